@@ -1,0 +1,1 @@
+"""The container engine: images, builds, containers, networks. It never imports `console`."""
