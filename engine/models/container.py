@@ -1,0 +1,148 @@
+"""Containers, their published ports, and the networks they sit on."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+
+from engine.models.image import Image
+from engine.models.scope import Namespace, Node
+
+
+class Network(models.Model):
+    namespace = models.ForeignKey(Namespace, on_delete=models.CASCADE, related_name="networks")
+    name = models.CharField(max_length=63)
+    subnet = models.CharField(max_length=18, unique=True)
+    gateway = models.GenericIPAddressField(protocol="IPv4")
+    bridge = models.CharField(max_length=15, unique=True)
+    internal = models.BooleanField(default=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["namespace", "name"], name="network_once_a_namespace")
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ContainerQuerySet(models.QuerySet["Container"]):
+    def for_namespace(self, namespace: Namespace) -> ContainerQuerySet:
+        return self.filter(namespace=namespace)
+
+    def running(self) -> ContainerQuerySet:
+        return self.filter(state=Container.State.RUNNING)
+
+    def lookup(self, name_or_id: str) -> ContainerQuerySet:
+        """By name, full id, or a beginning of the id of at least 3 digits."""
+        found = Q(name=name_or_id)
+        if len(name_or_id) >= 3:
+            found |= Q(uid__startswith=name_or_id)
+        return self.filter(found)
+
+    def search(self, text: str) -> ContainerQuerySet:
+        text = text.strip()
+        if not text:
+            return self
+        return self.filter(
+            Q(name__icontains=text) | Q(image_name__icontains=text) | Q(uid__startswith=text)
+        )
+
+
+class Container(models.Model):
+    """`state` has Docker's words. `generation` counts starts: what is known of an older one
+    (an exit, a clean-up) is ignored by whoever holds the container directory's lock."""
+
+    class State(models.TextChoices):
+        CREATED = "created"
+        RUNNING = "running"
+        PAUSED = "paused"
+        RESTARTING = "restarting"
+        REMOVING = "removing"
+        EXITED = "exited"
+        DEAD = "dead"
+
+    uid = models.CharField(max_length=64, unique=True, help_text="64 hex digits: Docker's id")
+    namespace = models.ForeignKey(Namespace, on_delete=models.CASCADE, related_name="containers")
+    node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="containers")
+    name = models.CharField(max_length=128)
+    image = models.ForeignKey(Image, null=True, on_delete=models.SET_NULL, related_name="containers")
+    image_name = models.CharField(max_length=512, help_text="as it was asked for")
+    settings = models.JSONField(help_text="engine.containers.ContainerSettings as JSON")
+    state = models.CharField(max_length=12, choices=State.choices, default=State.CREATED)
+    generation = models.PositiveIntegerField(default=0)
+    pid = models.PositiveIntegerField(null=True)
+    exit_code = models.IntegerField(null=True)
+    error = models.JSONField(null=True, help_text="why the last start failed or the container died")
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    objects: ClassVar[models.Manager[Container]] = ContainerQuerySet.as_manager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["namespace", "name"], name="container_once_a_namespace")
+        ]
+        indexes = [
+            models.Index(fields=["namespace", "state"]),
+            models.Index(fields=["namespace", "-created_at"]),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def short_id(self) -> str:
+        return self.uid[:12]
+
+    @property
+    def is_running(self) -> bool:
+        return self.state in (self.State.RUNNING, self.State.PAUSED)
+
+    @property
+    def tty(self) -> bool:
+        return bool(self.settings.get("tty"))
+
+    @property
+    def open_stdin(self) -> bool:
+        return bool(self.settings.get("open_stdin"))
+
+
+class Endpoint(models.Model):
+    """A container's place on a network: the address is its own as long as the row exists."""
+
+    network = models.ForeignKey(Network, on_delete=models.CASCADE, related_name="endpoints")
+    container = models.ForeignKey(Container, on_delete=models.CASCADE, related_name="endpoints")
+    address = models.GenericIPAddressField(protocol="IPv4")
+    mac = models.CharField(max_length=17)
+    names = models.JSONField(default=list)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["network", "address"], name="address_once_a_network"),
+            models.UniqueConstraint(fields=["network", "container"], name="endpoint_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.address
+
+
+class Port(models.Model):
+    """`host_port` is what was asked for (0: any free one), `published_port` what it is now."""
+
+    container = models.ForeignKey(Container, on_delete=models.CASCADE, related_name="ports")
+    container_port = models.PositiveIntegerField()
+    protocol = models.CharField(max_length=3, default="tcp")
+    host_ip = models.GenericIPAddressField(protocol="IPv4", default="0.0.0.0")
+    host_port = models.PositiveIntegerField(default=0)
+    published_port = models.PositiveIntegerField(null=True)
+
+    class Meta:
+        ordering = ["container_port", "protocol", "host_port"]
+
+    def __str__(self) -> str:
+        return f"{self.host_ip}:{self.published_port or self.host_port}->{self.container_port}"
