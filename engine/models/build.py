@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from typing import ClassVar
-
 from django.db import models
 
 from engine.models.image import Image
@@ -64,7 +62,10 @@ class Build(models.Model):
         "self", null=True, on_delete=models.SET_NULL, related_name="rebuilds",
         help_text="the build whose source this one uses",
     )
-    dockerfile = models.TextField(blank=True, help_text="text; empty: the one in the context")
+    dockerfile = models.TextField(blank=True, help_text="the text that is built, once known")
+    inline = models.BooleanField(
+        default=False, help_text="the Dockerfile was given as text, not found in the context"
+    )
     dockerfile_path = models.CharField(max_length=512, default="Dockerfile")
     args = models.JSONField(default=dict)
     target = models.CharField(max_length=128, blank=True)
@@ -78,7 +79,7 @@ class Build(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 
-    objects: ClassVar[models.Manager[Build]] = BuildQuerySet.as_manager()
+    objects = BuildQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from django.db import models
 from django.db.models import Q
 
@@ -81,7 +79,7 @@ class Container(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 
-    objects: ClassVar[models.Manager[Container]] = ContainerQuerySet.as_manager()
+    objects = ContainerQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from django.db import models
 from django.db.models import Q
 
@@ -41,7 +39,7 @@ class Image(models.Model):
     created_at = models.DateTimeField(help_text="when it was made, by its config")
     added_at = models.DateTimeField(auto_now_add=True)
 
-    objects: ClassVar[models.Manager[Image]] = ImageQuerySet.as_manager()
+    objects = ImageQuerySet.as_manager()
 
     class Meta:
         constraints = [

@@ -6,8 +6,6 @@ finds the row claimed. `lease_until` and `owner` say who works on it and until w
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from django.db import models
 
 from engine.models.scope import Namespace
@@ -57,7 +55,7 @@ class Operation(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
 
-    objects: ClassVar[models.Manager[Operation]] = OperationQuerySet.as_manager()
+    objects = OperationQuerySet.as_manager()
 
     class Meta:
         indexes = [

@@ -1,0 +1,73 @@
+"""Tells the channel layer which row changed, after the transaction that changed it.
+
+A thread of its own holds the one event loop and connection of this process: services are
+synchronous and must neither wait for Redis nor fail with it. Redis being away costs watchers a
+refresh (they refetch when their socket comes back), so that is logged once and not raised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from concurrent.futures import Future
+
+from channels.layers import get_channel_layer
+from django.db import transaction
+from redis.exceptions import RedisError
+
+from engine.events import Changed, Kind, group_of
+
+logger = logging.getLogger(__name__)
+
+
+class _Publisher:
+    """One event loop in one daemon thread, made at the first use and again after a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = 0
+        self._away = False
+
+    def send(self, namespace_id: int, change: Changed) -> None:
+        asyncio.run_coroutine_threadsafe(
+            self._send(group_of(namespace_id), change), self._running_loop()
+        ).add_done_callback(self._done)
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        with self._lock:
+            if self._loop is None or self._pid != os.getpid():
+                self._loop = asyncio.new_event_loop()
+                self._pid = os.getpid()
+                threading.Thread(
+                    target=self._loop.run_forever, name="publisher", daemon=True
+                ).start()
+            return self._loop
+
+    async def _send(self, group: str, change: Changed) -> None:
+        layer = get_channel_layer()
+        message = {"type": "event.changed", **change.as_message()}
+        await layer.group_send(group, message)
+
+    def _done(self, future: Future[None]) -> None:
+        error = future.exception()
+        if error is None:
+            self._away = False
+        elif isinstance(error, RedisError | OSError):
+            if not self._away:
+                logger.warning("redis is away, watchers are not told of changes: %s", error)
+            self._away = True
+        else:
+            logger.error("publishing a change failed", exc_info=error)
+
+
+_publisher = _Publisher()
+
+
+def changed(namespace_id: int, kind: Kind, id: int | str) -> None:
+    """Send `Changed` once the current transaction is committed (at once outside of one)."""
+    change = Changed(kind, str(id), time.time_ns() // 1_000_000)
+    transaction.on_commit(lambda: _publisher.send(namespace_id, change))

@@ -1,0 +1,47 @@
+"""Namespaces, the node, and each namespace's default network: rows that all else hangs on."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+
+from django.conf import settings
+from django.db import transaction
+
+from engine.models import Namespace, Network, Node
+from engine.network.addresses import next_subnet
+
+DEFAULT_NETWORK = "bridge"
+
+
+def node_local() -> Node:
+    return Node.objects.get_or_create(name="local")[0]
+
+
+def namespace_create(name: str) -> Namespace:
+    """Idempotent."""
+    with transaction.atomic():
+        namespace = Namespace.objects.get_or_create(name=name)[0]
+        network_default(namespace)
+    return namespace
+
+
+def network_default(namespace: Namespace) -> Network:
+    """The namespace's bridge network, made at its first use from the home's address pool."""
+    found = Network.objects.filter(namespace=namespace, name=DEFAULT_NETWORK).first()
+    return found or network_create(namespace, DEFAULT_NETWORK)
+
+
+def network_create(namespace: Namespace, name: str) -> Network:
+    """A row only; the bridge itself appears when a container first starts on it."""
+    config = settings.ENGINE
+    with transaction.atomic():
+        taken = [IPv4Network(subnet) for subnet in Network.objects.values_list("subnet", flat=True)]
+        subnet = next_subnet(config.address_pool, taken)
+        index = (int(subnet.network_address) - int(config.address_pool.network_address)) >> 8
+        return Network.objects.create(
+            namespace=namespace,
+            name=name,
+            subnet=str(subnet),
+            gateway=str(subnet.network_address + 1),
+            bridge=f"{config.bridge_prefix}{index:x}",
+        )
