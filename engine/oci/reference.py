@@ -18,6 +18,7 @@ DEFAULT_TAG = "latest"
 _LEGACY_DOMAIN = "index.docker.io"
 _OFFICIAL = "library"
 _MAX_PATH = 255
+_MAX_TEXT = 1024
 
 _LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
@@ -43,9 +44,13 @@ class Reference:
         """
         if not text:
             raise _invalid(text, "an image name may not be empty", "write a name like node:22")
+        if len(text) > _MAX_TEXT:
+            raise _invalid(text, f"over {_MAX_TEXT} characters", "shorten it")
         if _IDENTIFIER.fullmatch(text):
             raise _invalid(
-                text, "64 hexadecimal digits are an image's id, not a name", "write a name or @"
+                text,
+                "64 hexadecimal digits are an image's id, not a name",
+                "write a name like node:22, or name@sha256: and the digits",
             )
         if text != text.strip():
             raise _invalid(text, "white space around the name", "take the blanks away")
@@ -133,7 +138,7 @@ def _check_domain(text: str, domain: str) -> None:
 
 def _check_path(text: str, path: str) -> None:
     if path != path.lower():
-        raise _invalid(text, "a repository's name is in lower case", f"write {text.lower()}")
+        raise _invalid(text, "a repository's name has no capitals", "write it in lower case")
     if len(path) > _MAX_PATH:
         raise _invalid(
             text, f"a repository's name has at most {_MAX_PATH} characters", "shorten it"
