@@ -135,7 +135,7 @@ STORAGES = {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 
-REDIS_URL: str = env.str("REDIS_URL", default=f"unix://{ENGINE.run_dir / 'redis.sock'}")
+REDIS_URL: str = env.str("REDIS_URL", default=f"unix://{ENGINE.run_dir}/redis/redis.sock")
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
