@@ -5,7 +5,7 @@
         faulty.rule("/blobs/", cut=100_000, times=1)         # breaks the connection mid-body
         faulty.rule("/blobs/", corrupt=True)                 # one bit of the body flipped
         faulty.rule("/manifests/", status=429, headers={"Retry-After": "1"})
-        faulty.address, faulty.url, faulty.seen              # every request: Seen(method, path, headers)
+        faulty.address, faulty.url, faulty.seen              # Seen(method, path, headers) each
 
 Rules are tried in order; one is used up after `times` (None: never). What no rule takes is passed
 on unchanged, Range and all.
