@@ -1,0 +1,316 @@
+"""RUN steps: one command in a root file system, its output as it comes, its exit code back.
+
+No conmon: the step belongs to the call and ends with it. A step whose caller was killed lives on
+in its own cgroup until `reap_steps`, which knows the dead ones by a lock nobody holds.
+Leaves what the step leaves on disk to the builder, mount points excepted (stubs.py).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from engine.errors import Cancelled, Conflict, RuntimeFailed
+from engine.runtime.oci_runtime import ENVIRONMENT, OCIRuntime, exit_code_of
+from engine.runtime.spec import ContainerSpec, Mount, ProcessSpec, Resources, build_spec
+from engine.runtime.stubs import Stubs
+
+Stream = Literal["stdout", "stderr"]
+_PREFIX = "step-"
+_CHUNK = 65536
+
+# Runs between create and start, as the runtime's child: hands the state (with init's pid) over
+# and waits for the word to go on. The pipes are the runtime's own descriptors, reached through
+# /proc because runtimes close what they do not know. Our death closes them: the step then ends.
+_HOOK = (
+    'IFS= read -r state; printf "%s\\n" "$state" >"/proc/$PPID/fd/$1" && read -r word '
+    '<"/proc/$PPID/fd/$2"'
+)
+
+
+class Cancellation:
+    """Asked for in one thread, seen by every step that was given it, in others. Never undone."""
+
+    def __init__(self) -> None:
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def __del__(self) -> None:
+        os.close(self._event)
+
+    def cancel(self) -> None:
+        os.eventfd_write(self._event, 1)
+
+    @property
+    def cancelled(self) -> bool:
+        poller = select.poll()
+        poller.register(self._event, select.POLLIN)
+        return bool(poller.poll(0))
+
+    def fileno(self) -> int:
+        """Readable from the moment of `cancel` on."""
+        return self._event
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`id` is unique in the home, of letters, digits, `-` and `_`; `rootfs` is mounted and ours.
+
+    Without an `attach` callback the step has a network namespace with nothing but its loopback.
+    """
+
+    id: str
+    rootfs: Path
+    process: ProcessSpec
+    hostname: str = "build"
+    mounts: tuple[Mount, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+
+
+def run_step(
+    runtime: OCIRuntime,
+    step: Step,
+    output: Callable[[Stream, bytes], None],
+    *,
+    attach: Callable[[int], None] | None = None,
+    cancel: Cancellation | None = None,
+) -> int:
+    """Run the step to its end; the exit code (128 + n for a signal, 126/127 as a shell has them).
+
+    `output` gets the bytes as they come, in this thread; while it blocks, so does the step.
+    `attach` gets the pid whose network namespace is the step's, before the command starts.
+    stdin is /dev/null. Whatever happens, no process, cgroup, mount point or state is left.
+    Raises Cancelled, RuntimeFailed, Conflict (a step with this id runs), and what the callbacks
+    raise (after killing the step).
+    """
+    if cancel is not None and cancel.cancelled:
+        raise Cancelled(f"step {step.id} was cancelled before it began", id=step.id)
+    name = _PREFIX + step.id
+    bundle = _folder(runtime) / name
+    lock = _claim(bundle)
+    if lock is None:
+        raise Conflict(f"step {step.id} is running already", id=step.id)
+    stubs = Stubs(step.rootfs)
+    try:
+        runtime.purge(name)
+        stubs.create(_targets(step))
+        return _Run(runtime, step, name, bundle, output, attach, cancel).run()
+    finally:
+        runtime.purge(name)
+        stubs.remove()
+        shutil.rmtree(bundle, ignore_errors=True)
+        os.close(lock)
+
+
+def reap_steps(runtime: OCIRuntime) -> list[str]:
+    """End and remove every step whose caller is gone; their ids. For reconcile. Idempotent."""
+    reaped: list[str] = []
+    folder = _folder(runtime)
+    if not folder.is_dir():
+        return reaped
+    for bundle in sorted(folder.iterdir()):
+        try:
+            lock = _lock(bundle)
+        except FileNotFoundError:
+            continue
+        if lock is not None:
+            runtime.purge(bundle.name)
+            shutil.rmtree(bundle, ignore_errors=True)
+            os.close(lock)
+            reaped.append(bundle.name.removeprefix(_PREFIX))
+    return reaped
+
+
+class _Run:
+    """One run of one step: the runtime's process, its two pipes, the hook and the cancel."""
+
+    def __init__(
+        self,
+        runtime: OCIRuntime,
+        step: Step,
+        name: str,
+        bundle: Path,
+        output: Callable[[Stream, bytes], None],
+        attach: Callable[[int], None] | None,
+        cancel: Cancellation | None,
+    ) -> None:
+        self.runtime, self.step, self.name, self.bundle = runtime, step, name, bundle
+        self.output, self.attach, self.cancel = output, attach, cancel
+        self.log = bundle / "runtime.log"
+        # Ours: the state from the hook, the word to the hook. The runtime's: the other ends.
+        self.state, self.word = -1, -1
+
+    def run(self) -> int:
+        theirs: tuple[int, ...] = ()
+        if self.attach is not None:
+            self.state, state_in = os.pipe()
+            word_out, self.word = os.pipe()
+            theirs = (state_in, word_out)
+        try:
+            self._write_config(theirs)
+            with subprocess.Popen(
+                [
+                    *(str(self.runtime.binary), *self.runtime.arguments()),
+                    *("--log", str(self.log), "--log-format", "json"),
+                    *("run", "--bundle", str(self.bundle), self.name),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=theirs,
+                env=ENVIRONMENT,
+                bufsize=0,
+            ) as process:
+                try:
+                    _close(*theirs)
+                    theirs = ()
+                    self._pump(process)
+                except BaseException:
+                    # The runtime first: it must not go on making what the purge takes away.
+                    process.kill()
+                    self.runtime.purge(self.name)
+                    raise
+                finally:
+                    _close(self.state, self.word)
+                    self.state = self.word = -1
+                code = process.wait()
+        except OSError as error:
+            raise RuntimeFailed(f"cannot run step {self.step.id}: {error}") from error
+        finally:
+            _close(self.state, self.word, *theirs)
+        return self._outcome(code)
+
+    def _write_config(self, pipes: tuple[int, ...]) -> None:
+        hook = {
+            "path": "/bin/sh",
+            "args": ["sh", "-c", _HOOK, "sh", *(str(number) for number in pipes)],
+        }
+        spec = build_spec(
+            ContainerSpec(
+                process=self.step.process,
+                rootfs=self.step.rootfs,
+                cgroup=self.runtime.cgroup(self.name),
+                hostname=self.step.hostname,
+                mounts=self.step.mounts,
+                resources=self.step.resources,
+                hooks={"createRuntime": [hook]} if pipes else {},
+            )
+        )
+        (self.bundle / "config.json").write_text(json.dumps(spec))
+
+    def _pump(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None and process.stderr is not None
+        names: dict[int, Stream] = {
+            process.stdout.fileno(): "stdout",
+            process.stderr.fileno(): "stderr",
+        }
+        poller = select.poll()
+        for number in (*names, self.state, self.cancel.fileno() if self.cancel else -1):
+            if number >= 0:
+                poller.register(number, select.POLLIN)
+        while names:
+            for number, _ in poller.poll():
+                if number in names:
+                    data = os.read(number, _CHUNK)
+                    if data:
+                        self.output(names[number], data)
+                    else:
+                        poller.unregister(number)
+                        del names[number]
+                elif number == self.state:
+                    poller.unregister(number)
+                    self._attach()
+                else:
+                    raise Cancelled(f"step {self.step.id} was cancelled", id=self.step.id)
+
+    def _attach(self) -> None:
+        line = b""
+        # A state is far shorter than a pipe's atomic write, but read on to be sure.
+        while not line.endswith(b"\n") and (data := os.read(self.state, _CHUNK)):
+            line += data
+        if not line.endswith(b"\n"):
+            return  # the runtime failed before its hook: its exit code and log say how
+        assert self.attach is not None
+        self.attach(int(json.loads(line)["pid"]))
+        with suppress(BrokenPipeError):
+            os.write(self.word, b"go\n")
+
+    def _outcome(self, code: int) -> int:
+        if code == 0:
+            return 0
+        message = _last_error(self.log)
+        if not message:
+            return code if code > 0 else 128 - code
+        command = exit_code_of(message)
+        if command is None:
+            raise RuntimeFailed(f"{self.runtime.binary.name}: {message}", id=self.step.id)
+        return command
+
+
+def _last_error(log: Path) -> str:
+    """The runtime's own last error; empty when the exit code is the command's."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    for line in reversed(lines):
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if entry.get("level") == "error":
+                return str(entry.get("msg", ""))
+    return ""
+
+
+def _targets(step: Step) -> list[tuple[str, bool]]:
+    """Mount points in the root itself; what lies in /dev, /proc and /sys is not on disk."""
+    found = [(path, True) for path in ("/proc", "/dev", "/sys")]
+    for mount in step.mounts:
+        if not mount.destination.startswith(("/proc/", "/dev/", "/sys/")):
+            folder = mount.type != "bind" or Path(mount.source).is_dir()
+            found.append((mount.destination, folder))
+    return found
+
+
+def _folder(runtime: OCIRuntime) -> Path:
+    return runtime.root.parent / "steps"
+
+
+def _claim(bundle: Path) -> int | None:
+    """Make the folder and hold its lock; a reaper may take it away in between."""
+    while True:
+        bundle.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(FileNotFoundError):
+            lock = _lock(bundle)
+            if lock is None or _current(bundle, lock):
+                return lock
+            os.close(lock)
+
+
+def _current(bundle: Path, lock: int) -> bool:
+    """Whether the lock we hold is still the one others would find."""
+    return (bundle / "lock").stat().st_ino == os.fstat(lock).st_ino
+
+
+def _lock(bundle: Path) -> int | None:
+    """Hold the step's lock, which dies with us; None when somebody else holds it."""
+    descriptor = os.open(bundle / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        if descriptor >= 0:
+            os.close(descriptor)
