@@ -1,0 +1,1 @@
+"""Websockets: who may open one (access), what all share (base, relay), one module a stream."""

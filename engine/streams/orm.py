@@ -1,0 +1,40 @@
+"""ORM calls from asyncio code, in threads of our own.
+
+`database_sync_to_async` has one thread for a whole process: one slow query there holds up every
+socket. Connections stay open in these threads (CONN_MAX_AGE) and are checked around each call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import ParamSpec, TypeVar
+
+from django.db import close_old_connections
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class OrmThreads:
+    """`await threads(function, *args)` runs it in one of `size` threads."""
+
+    def __init__(self, size: int) -> None:
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="orm")
+
+    async def __call__(self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        call = partial(function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _guarded, call)
+
+
+def _guarded(call: Callable[[], R]) -> R:
+    close_old_connections()
+    try:
+        return call()
+    finally:
+        close_old_connections()
+
+
+orm = OrmThreads(6)
