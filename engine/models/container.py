@@ -111,10 +111,14 @@ class Container(models.Model):
 
 
 class Endpoint(models.Model):
-    """A container's place on a network: the address is its own as long as the row exists."""
+    """A place on a network: a container's, its own as long as the row exists, or one lent to a
+    build for its RUN steps (`owner` "build-ID")."""
 
     network = models.ForeignKey(Network, on_delete=models.CASCADE, related_name="endpoints")
-    container = models.ForeignKey(Container, on_delete=models.CASCADE, related_name="endpoints")
+    container = models.ForeignKey(
+        Container, null=True, on_delete=models.CASCADE, related_name="endpoints"
+    )
+    owner = models.CharField(max_length=40, blank=True)
     address = models.GenericIPAddressField(protocol="IPv4")
     mac = models.CharField(max_length=17)
     names = models.JSONField(default=list)

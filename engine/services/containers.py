@@ -10,7 +10,6 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from django.conf import settings
@@ -21,8 +20,7 @@ from engine.ceiling import Ceiling
 from engine.containers.settings import ContainerSettings
 from engine.errors import InvalidInput, NameTaken, NotFound, WrongState
 from engine.events import Kind
-from engine.models import Container, Endpoint, Image, Namespace, Network, Operation, Port
-from engine.network.addresses import mac_for, next_address
+from engine.models import Container, Image, Namespace, Network, Operation, Port
 from engine.network.spec import PortBinding
 from engine.oci.digest import Digest, chain_id
 from engine.services import images, namespaces, operations
@@ -246,7 +244,7 @@ def _create(namespace: Namespace, request: ContainerRequest) -> Container:
         settings=container_settings.to_json(),
     )
     if network:
-        _take_address(network, container)
+        namespaces.address_take(network, container=container)
     Port.objects.bulk_create(
         Port(
             container=container,
@@ -300,17 +298,6 @@ def _network(namespace: Namespace, name: str) -> Network | None:
     if found is None:
         raise NotFound(f"no such network: {name}", kind="network", name=name, field="network")
     return found
-
-
-def _take_address(network: Network, container: Container) -> None:
-    taken = [
-        IPv4Address(address)
-        for address in Endpoint.objects.filter(network=network).values_list("address", flat=True)
-    ]
-    address = next_address(IPv4Network(network.subnet), taken)
-    Endpoint.objects.create(
-        network=network, container=container, address=str(address), mac=mac_for(address)
-    )
 
 
 def _free_name(namespace: Namespace) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
-from engine.models import Namespace, Network, Node
-from engine.network.addresses import next_subnet
+from engine.models import Container, Endpoint, Namespace, Network, Node
+from engine.network.addresses import mac_for, next_address, next_subnet
 
 DEFAULT_NETWORK = "bridge"
 
@@ -45,3 +45,30 @@ def network_create(namespace: Namespace, name: str) -> Network:
             gateway=str(subnet.network_address + 1),
             bridge=f"{config.bridge_prefix}{index:x}",
         )
+
+
+def address_take(
+    network: Network, *, container: Container | None = None, owner: str = ""
+) -> Endpoint:
+    """The lowest free address of the network. Raises NoSpace (engine.network) when it is full.
+
+    Two takers at once may choose the same; the constraint lets one win, the other looks again."""
+    while True:
+        taken = [
+            IPv4Address(address)
+            for address in Endpoint.objects.filter(network=network).values_list(
+                "address", flat=True
+            )
+        ]
+        address = next_address(IPv4Network(network.subnet), taken)
+        try:
+            with transaction.atomic():
+                return Endpoint.objects.create(
+                    network=network,
+                    container=container,
+                    owner=owner,
+                    address=str(address),
+                    mac=mac_for(address),
+                )
+        except IntegrityError:
+            continue
