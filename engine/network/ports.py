@@ -18,6 +18,9 @@ from types import TracebackType
 from engine.errors import InvalidInput, NetworkFailed, PortTaken
 from engine.network.spec import PortBinding, PublishedPort
 
+HELD_MARK = 0x71756179
+"""Of every reserving socket: while its port is not published, `ruleset` refuses by this mark."""
+
 _SO_ATTACH_FILTER = 26
 _FREE_PORT_ATTEMPTS = 8
 
@@ -97,6 +100,7 @@ def _open(binding: PortBinding) -> socket.socket:
     tcp = binding.protocol == "tcp"
     one = socket.socket(socket.AF_INET, socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM)
     try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, HELD_MARK)
         _hear_nothing(one)
         if tcp:
             # Connections of the last holder in TIME_WAIT do not stand in the way; a listener does.
@@ -112,10 +116,9 @@ def _open(binding: PortBinding) -> socket.socket:
 
 
 def _hear_nothing(one: socket.socket) -> None:
-    """Drop in the kernel what still reaches the socket.
+    """Drop in the kernel what still reaches the socket, should our table be gone.
 
-    In the moments before the port is published nobody would answer a connection the kernel
-    accepts for us; dropped, the caller's next SYN a second later reaches the container.
+    Nobody would ever answer a connection the kernel accepts for us, or read a datagram.
     """
     program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0), 8)  # BPF_RET 0
     one.setsockopt(

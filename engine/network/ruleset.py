@@ -10,6 +10,7 @@ What the chains hold:
 - into a bridge comes from outside of it only what belongs to a published port or answers what
   went out: networks are apart, and a neighbour's route to the subnet leads nowhere;
 - an internal network reaches its own members, its resolver and echo on its gateway;
+- a port that is reserved but not published (`ports`) refuses;
 - DNS (port 53 of the gateway) is turned to the name server of the moment, see `names`.
 """
 
@@ -20,6 +21,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address
 from typing import Any
 
+from engine.network.ports import HELD_MARK
 from engine.network.spec import ANY_ADDRESS, NetworkSpec, PublishedPort
 
 # (two for networks with a way out, two for internal ones; the second of a pair takes over when
@@ -86,6 +88,8 @@ redirect to :udp dport map @names_closed
     iifname . ip daddr @resolvers udp dport {{ {name_ports} }} accept
     iifname != "lo" ip daddr @gateways udp dport {{ 53, {name_ports} }} reject
     iifname != "lo" ip daddr @gateways tcp dport 53 reject with tcp reset
+    meta l4proto tcp ct state new socket mark {HELD_MARK} reject with tcp reset
+    meta l4proto udp ct state new socket mark {HELD_MARK} reject
     iifname @internal ct state established,related accept
     iifname @internal icmp type echo-request accept
     iifname @internal drop
