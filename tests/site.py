@@ -79,9 +79,7 @@ class Site:
         while text not in self.output:
             ended = self.process.poll()
             if ended is not None or time.monotonic() > deadline:
-                raise AssertionError(
-                    f"no {text!r} (exit {ended}):\n{self.output}\n{self.logs()}"
-                )
+                raise AssertionError(f"no {text!r} (exit {ended}):\n{self.output}\n{self.logs()}")
             time.sleep(0.02)
 
     def logs(self) -> str:

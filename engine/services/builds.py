@@ -41,7 +41,8 @@ def build_create(
         raise InvalidInput("a name for an image cannot carry a digest", field="tag")
     if upload is None and not dockerfile.strip() and again is None:
         raise InvalidInput(
-            "nothing to build", hint="write a Dockerfile, or choose a folder that has one",
+            "nothing to build",
+            hint="write a Dockerfile, or choose a folder that has one",
             field="dockerfile",
         )
     if upload is not None and not upload.complete:
@@ -111,9 +112,7 @@ def build_again(
 def build_cancel(build: Build, actor: str) -> None:
     """Its running step is killed and nothing stays mounted. Raises WrongState once it has ended."""
     operation = (
-        Operation.objects.open()
-        .filter(kind=Operation.Kind.BUILD_RUN, target=str(build.pk))
-        .first()
+        Operation.objects.open().filter(kind=Operation.Kind.BUILD_RUN, target=str(build.pk)).first()
     )
     if operation is None:
         raise WrongState(f"build #{build.number} has ended already", number=build.number)

@@ -106,7 +106,9 @@ def container_start(
 def container_stop(container: Container, actor: str, grace: int | None = None) -> Operation:
     """The stop signal, `grace` seconds (default: the container's), then SIGKILL."""
     _must_run(container)
-    return _submit(Kinds.CONTAINER_STOP, container, actor, **({"grace": grace} if grace is not None else {}))
+    return _submit(
+        Kinds.CONTAINER_STOP, container, actor, **({"grace": grace} if grace is not None else {})
+    )
 
 
 def container_kill(container: Container, actor: str, signal: str = "SIGKILL") -> Operation:

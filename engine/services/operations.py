@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from celery import current_app
@@ -27,6 +26,7 @@ from engine import publish
 from engine.errors import Cancelled, EngineError, QuaysideError, UserError, WrongState
 from engine.events import Kind
 from engine.models import Namespace, Operation
+from engine.runtime.processes import start_time
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +76,9 @@ def cancel(operation: Operation) -> None:
             state=Operation.State.CANCELLED, finished_at=now, cancel_requested=True
         )
         if not ended:
-            asked = Operation.objects.filter(
-                pk=operation.pk, state=Operation.State.RUNNING
-            ).update(cancel_requested=True)
+            asked = Operation.objects.filter(pk=operation.pk, state=Operation.State.RUNNING).update(
+                cancel_requested=True
+            )
             if not asked:
                 raise WrongState(f"operation {operation.pk} has ended already")
         publish.changed(operation.namespace_id, Kind.OPERATION, operation.pk)
@@ -86,21 +86,12 @@ def cancel(operation: Operation) -> None:
 
 def own_name() -> str:
     """node:pid:start time (clock ticks since boot), unique for the life of the machine."""
-    return f"local:{os.getpid()}:{_start_time(os.getpid())}"
+    return f"local:{os.getpid()}:{start_time(os.getpid())}"
 
 
 def owner_lives(owner: str) -> bool:
     _, pid, started = owner.split(":")
-    return _start_time(int(pid)) == int(started)
-
-
-def _start_time(pid: int) -> int:
-    """Field 22 of /proc/PID/stat; -1 when there is no such process."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return -1
-    return int(stat.rpartition(b")")[2].split()[19])
+    return str(start_time(int(pid))) == started
 
 
 def claim(operation_id: int) -> Operation | None:

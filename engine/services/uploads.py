@@ -88,7 +88,9 @@ def upload_finish(upload: Upload) -> Upload:
     if row.size is not None and row.received != row.size:
         raise Conflict(f"bytes are missing from {row.received} on", offset=row.received)
     if row.received == 0:
-        raise InvalidInput("the upload is empty", hint="choose a folder or an archive", field="upload")
+        raise InvalidInput(
+            "the upload is empty", hint="choose a folder or an archive", field="upload"
+        )
     row.size, row.complete = row.received, True
     row.save(update_fields=["size", "complete", "updated_at"])
     return row

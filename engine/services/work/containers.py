@@ -1,0 +1,234 @@
+"""What happens on the machine when a container is created, started, stopped, killed, removed.
+
+Every change of a container's state happens under its directory's lock and names the generation
+it is about: an exit of an older start than the row's is ignored.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv4Network
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from engine import publish
+from engine.ceiling import Ceiling
+from engine.containers.layout import ContainerDir
+from engine.containers.lifecycle import Started
+from engine.containers.settings import ContainerSettings
+from engine.errors import NotFound, QuaysideError, WrongState
+from engine.events import Kind
+from engine.models import Container, Endpoint, Network, Operation, Port
+from engine.network.spec import Attachment, NetworkSpec
+from engine.runtime.signals import signal_number
+from engine.services.work.host import host
+
+logger = logging.getLogger(__name__)
+State = Container.State
+
+
+def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
+    """Run one container operation. Raises NotFound when the container went meanwhile."""
+    container = _load(pk=int(operation.target))
+    return _HANDLERS[Operation.Kind(operation.kind)](container, operation.args)
+
+
+def _load(**lookup: Any) -> Container:
+    container = Container.objects.select_related("namespace", "image").filter(**lookup).first()
+    if container is None:
+        raise NotFound("the container has been removed meanwhile", kind="container")
+    return container
+
+
+def _create(container: Container, args: dict[str, Any]) -> dict[str, Any]:
+    with ContainerDir(host().config, container.uid).lock():
+        _lay_out(container)
+    return {}
+
+
+def _lay_out(container: Container) -> ContainerSettings:
+    """The policy once more, on the side root runs; then the folder and the writable layer."""
+    settings = ContainerSettings.from_json(container.settings)
+    Ceiling.load(host().config.home / "ceiling.json").check_ports(
+        (binding.host_ip, binding.host_port) for binding in settings.ports
+    )
+    host().containers.create(settings)
+    return settings
+
+
+def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
+    size = (int(args["cols"]), int(args["rows"])) if "cols" in args else None
+    with ContainerDir(host().config, container.uid).lock():
+        container = _load(pk=container.pk)
+        if container.is_running:
+            # An attempt before this one may have come this far and then lost its worker.
+            if host().containers.observe(container.uid).running:
+                return {"generation": container.generation}
+            _record_exit(container)
+        try:
+            _lay_out(container)
+            host().containers.finish(container.uid, container.generation)
+            generation = container.generation + 1
+            Container.objects.filter(pk=container.pk).update(generation=generation)
+            started = host().containers.start(
+                container.uid, generation, size, attachments=_attachments(container)
+            )
+        except QuaysideError as error:
+            with transaction.atomic():
+                Container.objects.filter(pk=container.pk).update(error=error.as_dict())
+                publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
+            raise
+        _record_start(container, generation, started)
+    return {"generation": generation}
+
+
+def _record_start(container: Container, generation: int, started: Started) -> None:
+    with transaction.atomic():
+        Container.objects.filter(pk=container.pk).update(
+            state=State.RUNNING,
+            generation=generation,
+            pid=started.init_pid,
+            started_at=started.started_at,
+            finished_at=None,
+            exit_code=None,
+            error=None,
+        )
+        ports = list(container.ports.all())
+        for published in started.ports:
+            row = next(
+                row
+                for row in ports
+                if (row.container_port, row.protocol, row.host_ip)
+                == (published.container_port, published.protocol, str(published.host_ip))
+                and row.host_port in (0, published.host_port)
+            )
+            ports.remove(row)
+            Port.objects.filter(pk=row.pk).update(published_port=published.host_port)
+        publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
+
+
+def _attachments(container: Container) -> list[Attachment]:
+    return [
+        Attachment(
+            network=network_spec(endpoint.network),
+            address=IPv4Address(endpoint.address),
+            mac=endpoint.mac,
+            names=(container.name, *endpoint.names, container.short_id),
+        )
+        for endpoint in Endpoint.objects.select_related("network").filter(container=container)
+    ]
+
+
+def network_spec(network: Network) -> NetworkSpec:
+    return NetworkSpec(
+        id=f"n{network.pk}",
+        name=network.name,
+        subnet=IPv4Network(network.subnet),
+        gateway=IPv4Address(network.gateway),
+        bridge=network.bridge,
+        internal=network.internal,
+    )
+
+
+def _stop(container: Container, args: dict[str, Any]) -> dict[str, Any]:
+    settings = ContainerSettings.from_json(container.settings)
+    grace = float(args.get("grace", settings.stop_timeout))
+    host().containers.stop(
+        container.uid, container.generation, signal_number(settings.stop_signal), grace
+    )
+    record_exit(container.uid, container.generation)
+    return {}
+
+
+def _kill(container: Container, args: dict[str, Any]) -> dict[str, Any]:
+    if not container.is_running:
+        raise WrongState(f"container {container.name} is not running", name=container.name)
+    number = signal_number(str(args.get("signal", "SIGKILL")))
+    host().containers.signal(container.uid, container.generation, number)
+    return {}
+
+
+def _restart(container: Container, args: dict[str, Any]) -> dict[str, Any]:
+    if container.is_running:
+        _stop(container, args)
+    return _start(_load(pk=container.pk), args)
+
+
+def _remove(container: Container, args: dict[str, Any]) -> dict[str, Any]:
+    with ContainerDir(host().config, container.uid).lock():
+        container = _load(pk=container.pk)
+        if container.is_running:
+            if not args.get("force"):
+                raise WrongState(
+                    f"container {container.name} is running",
+                    hint="stop it first, or remove it by force",
+                    name=container.name,
+                )
+            host().containers.stop(container.uid, container.generation, signal_number("SIGKILL"), 0)
+        _remove_locked(container)
+    return {}
+
+
+def _remove_locked(container: Container) -> None:
+    host().containers.finish(container.uid, container.generation)
+    host().containers.remove(container.uid)
+    with transaction.atomic():
+        container.delete()
+        publish.changed(container.namespace_id, Kind.CONTAINER, container.uid)
+
+
+def record_exit(uid: str, generation: int) -> None:
+    """Write down that this start has ended, then clean up after it. Idempotent.
+
+    The row comes first: whoever waits for the exit need not wait for the clean-up.
+    """
+    with ContainerDir(host().config, uid).lock():
+        container = Container.objects.select_related("namespace").filter(uid=uid).first()
+        if container is None or container.generation != generation:
+            return
+        _record_exit(container)
+
+
+def _record_exit(container: Container) -> None:
+    ended = host().containers.exit_of(container.uid, container.generation)
+    with transaction.atomic():
+        changed = Container.objects.filter(
+            pk=container.pk,
+            generation=container.generation,
+            state__in=[State.RUNNING, State.PAUSED],
+        ).update(
+            state=State.EXITED,
+            pid=None,
+            exit_code=ended.code if ended else 137,
+            finished_at=ended.finished_at if ended else timezone.now(),
+            error=None if ended else _lost(),
+        )
+        if changed:
+            container.ports.update(published_port=None)
+            publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
+    host().containers.finish(container.uid, container.generation)
+    if changed and container.settings.get("auto_remove"):
+        _remove_locked(container)
+
+
+def _lost() -> dict[str, Any]:
+    from engine.errors import SupervisorLost
+
+    return SupervisorLost(
+        "the container's supervisor was lost, so the container was ended",
+        hint="start it again",
+    ).as_dict()
+
+
+_HANDLERS: dict[Operation.Kind, Callable[[Container, dict[str, Any]], dict[str, Any]]] = {
+    Operation.Kind.CONTAINER_CREATE: _create,
+    Operation.Kind.CONTAINER_START: _start,
+    Operation.Kind.CONTAINER_STOP: _stop,
+    Operation.Kind.CONTAINER_KILL: _kill,
+    Operation.Kind.CONTAINER_RESTART: _restart,
+    Operation.Kind.CONTAINER_REMOVE: _remove,
+}

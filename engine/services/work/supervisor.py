@@ -1,0 +1,160 @@
+"""Sees containers end, within milliseconds, and writes it down.
+
+conmon leaves an exit file in the attempt's own directory (`exits/CONTAINER.GENERATION/`); inotify
+tells of it. pidfds of conmon and of the container's first process tell of a supervisor that
+died without leaving one. One thread waits on all of these at once and does nothing else; the
+recording runs in a few more, so that one slow clean-up holds up no other exit.
+
+Everything it knows can be read again from disk: a supervisor that is killed and started anew
+looks at every attempt's directory once and has lost nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import select
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from django.db import close_old_connections
+
+from engine.runtime import inotify
+from engine.runtime.processes import ProcessRef
+
+logger = logging.getLogger(__name__)
+
+_RECORDERS = 4
+
+
+class Supervisor(threading.Thread):
+    """`record(uid, generation)` is called once for each attempt seen to have ended, from one of
+    a few threads; it must be idempotent. `told(uid)` follows it, for open streams."""
+
+    def __init__(
+        self,
+        exits: Path,
+        record: Callable[[str, int], None],
+        told: Callable[[str], None] = lambda uid: None,
+    ) -> None:
+        super().__init__(name="supervisor", daemon=True)
+        self._exits = exits
+        self._record = record
+        self._told = told
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopping = False
+        self._recorders = ThreadPoolExecutor(_RECORDERS, thread_name_prefix="exit")
+        self._watched: dict[str, int] = {}
+        self._pidfds: dict[int, tuple[str, ProcessRef, ProcessRef]] = {}
+        self._poller = select.epoll()
+
+    def stop(self) -> None:
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+        self.join()
+        self._recorders.shutdown()
+
+    def run(self) -> None:
+        with inotify.Inotify() as watch:
+            self._watch = watch
+            self._poller.register(watch.fileno(), select.EPOLLIN)
+            self._poller.register(self._wake, select.EPOLLIN)
+            watch.add(self._exits, inotify.CREATE | inotify.MOVED_TO | inotify.ONLYDIR)
+            self._scan()
+            while not self._stopping:
+                for descriptor, _ in self._poller.poll():
+                    if descriptor == watch.fileno():
+                        for event in watch.read():
+                            self._event(event)
+                    elif descriptor in self._pidfds:
+                        self._supervisor_gone(descriptor)
+        for descriptor in list(self._pidfds):
+            self._drop(descriptor)
+        self._poller.close()
+
+    def _scan(self) -> None:
+        """Every attempt there is: at the start, and when the kernel dropped events."""
+        self._watched.clear()
+        for attempt in sorted(self._exits.iterdir()):
+            self._attempt(attempt.name)
+
+    def _event(self, event: inotify.Event) -> None:
+        if event.mask & inotify.OVERFLOW:
+            self._scan()
+        elif event.directory == self._exits:
+            self._attempt(event.name)
+        elif event.mask & inotify.IGNORED:
+            self._watched.pop(event.directory.name, None)
+        else:
+            self._look(event.directory, event.name)
+
+    def _attempt(self, name: str) -> None:
+        """A new attempt's directory: watch it, then look at what is already there."""
+        if name.startswith("exec.") or name in self._watched:
+            return
+        directory = self._exits / name
+        try:
+            self._watched[name] = self._watch.add(directory, inotify.MOVED_TO | inotify.CLOSE_WRITE)
+            present = [entry.name for entry in directory.iterdir()]
+        except (FileNotFoundError, NotADirectoryError):
+            self._watched.pop(name, None)
+            return
+        for file in present:
+            self._look(directory, file)
+
+    def _look(self, directory: Path, file: str) -> None:
+        uid, _, generation = directory.name.partition(".")
+        if file == uid:
+            self._ended(uid, int(generation))
+        elif file == "started.json":
+            self._hold(directory)
+
+    def _hold(self, directory: Path) -> None:
+        """Open pidfds of conmon and of the first process; one that is gone already counts too."""
+        try:
+            started = json.loads((directory / "started.json").read_text())
+        except FileNotFoundError:
+            return
+        conmon = ProcessRef(started["conmon_pid"], started["conmon_start"])
+        init = ProcessRef(started["init_pid"], started["init_start"])
+        descriptor = conmon.open()
+        if descriptor is None:
+            self._lost(directory.name, init)
+            return
+        self._pidfds[descriptor] = (directory.name, conmon, init)
+        self._poller.register(descriptor, select.EPOLLIN)
+
+    def _supervisor_gone(self, descriptor: int) -> None:
+        name, _, init = self._pidfds[descriptor]
+        self._drop(descriptor)
+        self._lost(name, init)
+
+    def _lost(self, name: str, init: ProcessRef) -> None:
+        """conmon has ended. After an exit that is as it should be; otherwise its container has
+        nobody left who would see its end or read its output, so it ends too."""
+        uid, _, generation = name.partition(".")
+        if not (self._exits / name / uid).exists():
+            logger.error("the supervisor of container %s was lost", uid[:12])
+            init.send(signal.SIGKILL)
+        self._ended(uid, int(generation))
+
+    def _drop(self, descriptor: int) -> None:
+        self._poller.unregister(descriptor)
+        self._pidfds.pop(descriptor)
+        os.close(descriptor)
+
+    def _ended(self, uid: str, generation: int) -> None:
+        self._recorders.submit(self._write_down, uid, generation)
+
+    def _write_down(self, uid: str, generation: int) -> None:
+        try:
+            self._record(uid, generation)
+        except Exception:  # one exit that cannot be recorded must not end the recorder
+            logger.exception("recording the exit of %s failed; reconcile tries again", uid[:12])
+        finally:
+            close_old_connections()
+        self._told(uid)

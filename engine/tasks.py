@@ -1,0 +1,27 @@
+"""Celery tasks: each loads a row and calls one service (style, point 20).
+
+They carry an operation's id and nothing else; what is to be done, by whom and whether it may be
+is in rows, and is checked again here, on the side that root runs.
+"""
+
+from __future__ import annotations
+
+from celery import shared_task
+
+from engine.services import operations
+from engine.services.work import builds, containers, images
+
+
+@shared_task
+def container_operation(operation_id: int) -> None:
+    operations.run(operation_id, containers.handle)
+
+
+@shared_task
+def build_operation(operation_id: int) -> None:
+    operations.run(operation_id, builds.handle)
+
+
+@shared_task
+def image_operation(operation_id: int) -> None:
+    operations.run(operation_id, images.handle)
