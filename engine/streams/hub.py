@@ -16,6 +16,7 @@ from datetime import datetime
 
 from django.db import DatabaseError
 
+from engine.errors import NotFound
 from engine.models import Container
 from engine.streams.orm import orm
 
@@ -41,11 +42,12 @@ class ContainerState:
 
 
 class Watch:
-    """One stream's view of one container: `state` (None: removed) and a wake-up."""
+    """One stream's view of one container: `state` (None: removed); `wake` is set when it
+    changes, and may be an event that other things set too."""
 
-    def __init__(self, state: ContainerState | None) -> None:
+    def __init__(self, state: ContainerState | None, wake: asyncio.Event) -> None:
         self.state = state
-        self.changed = asyncio.Event()
+        self.wake = wake
 
 
 class Hub:
@@ -68,8 +70,8 @@ class Hub:
             self._wake.set()
 
     @contextmanager
-    def watch(self, state: ContainerState) -> Iterator[Watch]:
-        watch = Watch(state)
+    def watch(self, state: ContainerState, wake: asyncio.Event) -> Iterator[Watch]:
+        watch = Watch(state, wake)
         self._watches.setdefault(state.uid, set()).add(watch)
         try:
             yield watch
@@ -107,13 +109,21 @@ class Hub:
             for watch in self._watches.get(uid, ()):
                 if watch.state != state:
                     watch.state = state
-                    watch.changed.set()
+                    watch.wake.set()
 
 
 def load_states(uids: set[str]) -> dict[str, ContainerState]:
     """By uid; what is missing has no row."""
     found = Container.objects.filter(uid__in=uids).exclude(state=Container.State.REMOVING)
     return {container.uid: state_of(container) for container in found}
+
+
+async def load_state(uid: str) -> ContainerState:
+    """Raises NotFound."""
+    found = (await orm(load_states, {uid})).get(uid)
+    if found is None:
+        raise NotFound(f"no such container: {uid[:12]}", kind="container", name=uid[:12])
+    return found
 
 
 def state_of(container: Container) -> ContainerState:

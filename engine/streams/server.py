@@ -19,6 +19,7 @@ from typing import Any
 from django.db import DatabaseError
 
 from engine.config import EngineConfig
+from engine.containers.watch import FolderWatcher
 from engine.errors import NotFound, QuaysideError
 from engine.models import StreamTicket
 from engine.services.tickets import ticket_redeem
@@ -39,12 +40,13 @@ async def serve(config: EngineConfig, stop: asyncio.Event) -> None:
     """Serve until `stop`; running terminals go on in conmon and are found again at the start."""
     path = socket_path(config)
     web = _web_user()
-    terminals = Terminals(config)
+    watcher = FolderWatcher()
+    terminals = Terminals(config, watcher)
     await terminals.adopt()
     connections: set[asyncio.Task[None]] = set()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(config, terminals, FrameStream(reader, writer))
+        connection = Connection(config, watcher, terminals, FrameStream(reader, writer))
         if _peer_uid(writer) not in {0, web.pw_uid if web else 0}:
             logger.warning("refused uid %d on %s", _peer_uid(writer), path)
             writer.close()
@@ -66,6 +68,7 @@ async def serve(config: EngineConfig, stop: asyncio.Event) -> None:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
         await terminals.close()
+        watcher.close()
 
 
 def _web_user() -> pwd.struct_passwd | None:
@@ -101,8 +104,15 @@ def _peer_uid(writer: asyncio.StreamWriter) -> int:
 class Connection:
     """One connection: its ticket, then its stream, then an `end` unless web hung up first."""
 
-    def __init__(self, config: EngineConfig, terminals: Terminals, stream: FrameStream) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        watcher: FolderWatcher,
+        terminals: Terminals,
+        stream: FrameStream,
+    ) -> None:
         self._config = config
+        self._watcher = watcher
         self._terminals = terminals
         self._stream = stream
 
@@ -136,9 +146,9 @@ class Connection:
         ticket = await orm(ticket_redeem, str(request.get("ticket", "")))
         match ticket.action:
             case StreamTicket.Action.LOGS:
-                return await logs.stream(self._config, self._stream, ticket.target, request)
+                return await logs.stream(self._config, self._watcher, self._stream, ticket.target, request)
             case StreamTicket.Action.BUILD:
-                return await builds.stream(self._config, self._stream, ticket.target, request)
+                return await builds.stream(self._config, self._watcher, self._stream, ticket.target, request)
             case StreamTicket.Action.TERMINAL:
                 return await self._terminals.stream(self._stream, ticket.target, request)
         raise NotFound(f"no such stream: {ticket.action}")
