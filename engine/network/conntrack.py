@@ -29,9 +29,8 @@ _GET, _DELETE = 0x0101, 0x0102  # (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_*
 _REQUEST, _ACK, _DUMP = 0x001, 0x004, 0x300
 _ERROR, _DONE = 2, 3
 _NESTED, _TYPE = 0x8000, 0x3FFF
-_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _ZONE, _FILTER = 1, 2, 3, 18, 25
+_TUPLE_ORIG, _TUPLE_REPLY, _ZONE, _FILTER = 1, 2, 18, 25
 _FILTER_PROTOCOL, _FILTER_DESTINATION_PORT = 1 << 3, 1 << 5
-_SEEN_REPLY = 1 << 1
 _COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")
 _NUMBERS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 
@@ -46,7 +45,6 @@ class Flow:
     port: int
     answers_from: bytes
     answers_to: bytes
-    answered: bool
     key: bytes
     """The attributes that name it to the kernel."""
 
@@ -89,18 +87,6 @@ def forget_unpublished(ports: Collection[PublishedPort]) -> int:
         _drop(_untranslated_to(port), only=(_NUMBERS["udp"], port.host_port))
         for port in ports
         if port.protocol == "udp"
-    )
-
-
-def forget_queries(gateways: Collection[IPv4Address]) -> int:
-    """Drop answered DNS flows, so that a resolver that keeps its socket asks the new server.
-
-    A query still waiting for its answer is left alone: its answer would be lost.
-    """
-    sought = {gateway.packed for gateway in gateways}
-    return _drop(
-        lambda flow: flow.answered and flow.port == 53 and flow.destination in sought,
-        needles=sought,
     )
 
 
@@ -194,7 +180,6 @@ def _flows(buffer: bytes) -> Iterator[Flow]:
             port=original[3],
             answers_from=reply[0],
             answers_to=reply[1],
-            answered=bool(struct.unpack(">I", parts[_STATUS])[0] & _SEEN_REPLY),
             key=key,
         )
 

@@ -139,6 +139,10 @@ def names(prefix: str) -> dict[str, bool]:
         return found
 
 
+def exists(name: str) -> bool:
+    return _index(name) != 0
+
+
 def host_subnets() -> list[IPv4Network]:
     """Every subnet this machine has a route to (the default route is none)."""
     with IPRoute() as ip:

@@ -34,13 +34,17 @@ class Nftables:
         error = self.attempt(commands)
         if error:
             raise NetworkFailed(f"nftables refused: {error}")
-        return self._text("output")
+        return self.output()
 
     def attempt(self, commands: str) -> str:
         """As `run`, but gives the error's text ("" when it went well): for what may be gone."""
         if self._library.nft_run_cmd_from_buffer(self._context, commands.encode()) == 0:
             return ""
         return self._text("error").strip() or "no reason given"
+
+    def output(self) -> str:
+        """What the last command printed; reading it empties it."""
+        return self._text("output")
 
     def query(self, commands: str) -> list[dict[str, Any]] | None:
         """The objects that a `list` command gives; None when there is no such thing."""
@@ -51,7 +55,7 @@ class Nftables:
                 return None
             if error:
                 raise NetworkFailed(f"nftables refused: {error}")
-            objects: list[dict[str, Any]] = json.loads(self._text("output"))["nftables"]
+            objects: list[dict[str, Any]] = json.loads(self.output())["nftables"]
             return [item for item in objects if "metainfo" not in item]
         finally:
             self._library.nft_ctx_output_set_flags(self._context, 0)

@@ -11,7 +11,9 @@ What the chains hold:
   went out: networks are apart, and a neighbour's route to the subnet leads nowhere;
 - an internal network reaches its own members, its resolver and echo on its gateway;
 - a port that is reserved but not published (`ports`) refuses;
-- DNS (port 53 of the gateway) is turned to the name server of the moment, see `names`.
+- DNS (port 53 of the gateway) is turned to the name server of the moment, see `names`: without
+  tracking, so that a change holds for the next packet of every resolver, and an answer of the
+  last server still gets through.
 """
 
 from __future__ import annotations
@@ -24,15 +26,16 @@ from typing import Any
 from engine.network.ports import HELD_MARK
 from engine.network.spec import ANY_ADDRESS, NetworkSpec, PublishedPort
 
-# (two for networks with a way out, two for internal ones; the second of a pair takes over when
-# names change). They lie outside the ephemeral range, on gateway addresses only.
+# Where name servers listen, on gateway addresses only and outside the ephemeral range: one pair
+# for networks with a way out, one for internal ones, see `names`.
 OPEN_PORTS = (25353, 25354)
 CLOSED_PORTS = (25355, 25356)
 
 
 def base(table: str) -> str:
     """A fresh table in place of whatever is there, in one transaction."""
-    name_ports = ", ".join(map(str, (*OPEN_PORTS, *CLOSED_PORTS)))
+    open_ports = ", ".join(map(str, OPEN_PORTS))
+    closed_ports = ", ".join(map(str, CLOSED_PORTS))
     return f"""
 add table inet {table}
 delete table inet {table}
@@ -53,13 +56,18 @@ table inet {table} {{
     type filter hook prerouting priority raw; policy accept;
     iifname @bridges ip daddr 127.0.0.0/8 drop
     iifname @bridges ip saddr 127.0.0.0/8 drop
+    iifname @internal iifname . ip daddr @resolvers udp dport 53 notrack \
+udp dport set udp dport map @names_closed
+    iifname . ip daddr @resolvers udp dport 53 notrack udp dport set udp dport map @names_open
+  }}
+  chain answers {{
+    type filter hook output priority raw; policy accept;
+    oifname @bridges ip saddr @gateways udp sport {{ {open_ports}, {closed_ports} }} notrack \
+udp sport set 53
   }}
   chain prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
     ip daddr 127.0.0.0/8 iifname != "lo" return
-    iifname @internal iifname . ip daddr @resolvers udp dport 53 \
-redirect to :udp dport map @names_closed
-    iifname . ip daddr @resolvers udp dport 53 redirect to :udp dport map @names_open
     dnat ip to ip daddr . meta l4proto . th dport map @ports_at
     fib daddr type local dnat ip to meta l4proto . th dport map @ports_any
   }}
@@ -85,8 +93,9 @@ redirect to :udp dport map @names_closed
   }}
   chain input {{
     type filter hook input priority filter; policy accept;
-    iifname . ip daddr @resolvers udp dport {{ {name_ports} }} accept
-    iifname != "lo" ip daddr @gateways udp dport {{ 53, {name_ports} }} reject
+    iifname != @internal iifname . ip daddr @resolvers udp dport {{ {open_ports} }} accept
+    iifname @internal iifname . ip daddr @resolvers udp dport {{ {closed_ports} }} accept
+    iifname != "lo" ip daddr @gateways udp dport {{ 53, {open_ports}, {closed_ports} }} reject
     iifname != "lo" ip daddr @gateways tcp dport 53 reject with tcp reset
     meta l4proto tcp ct state new socket mark {HELD_MARK} reject with tcp reset
     meta l4proto udp ct state new socket mark {HELD_MARK} reject
@@ -150,6 +159,18 @@ def turn_names(table: str, internal: bool, port: int | None) -> str:
     if port is None:
         return flush
     return f"{flush}add element inet {table} {name} {{ 53 : {port} }}\n"
+
+
+def list_names(table: str, internal: bool) -> str:
+    return f"list map inet {table} {'names_closed' if internal else 'names_open'}"
+
+
+def parse_names(objects: Iterable[dict[str, Any]]) -> int | None:
+    """The port that `turn_names` last turned queries to, from `list_names`'s JSON."""
+    for item in objects:
+        for _, port in item.get("map", {}).get("elem", ()):
+            return int(port)
+    return None
 
 
 def parse_ports(objects: Iterable[dict[str, Any]]) -> list[tuple[str, PublishedPort, IPv4Address]]:

@@ -1,0 +1,383 @@
+"""What the rest of the engine asks of the network: `NetworkManager`.
+
+Every operation is idempotent, holds the home's lock (a file, so that worker and engined take
+turns), and writes down what it is about to do first: killed anywhere, doing it again, or undoing
+it, or `repair` puts things right. Nothing is kept in memory. Times: `attach` about 10 ms (the next
+name server starts beside the netlink calls), `publish` 1 ms, 10 more for each udp port.
+
+Who may use which network, address or port is for services to decide.
+Never call from a thread that runs an event loop: pyroute2 runs its own.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from engine.config import EngineConfig
+from engine.errors import Conflict, InvalidInput, NetworkFailed
+from engine.network import conntrack, firewall, links, ports, ruleset
+from engine.network.names import Names, Starting, resolv_conf
+from engine.network.nft import Nftables, open_nftables
+from engine.network.records import ContainerRecord, Records
+from engine.network.spec import Attachment, NetworkSpec, PortBinding, PublishedPort
+
+logger = logging.getLogger(__name__)
+
+HOST_RESOLV_CONF = Path("/etc/resolv.conf")
+_KINDS = (False, True)  # of name servers: open, internal
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What exists of a home: on record, and in the kernel."""
+
+    networks: tuple[NetworkSpec, ...]
+    containers: tuple[ContainerRecord, ...]
+    bridges: frozenset[str]
+    veths: frozenset[str]
+    published: tuple[tuple[str, PublishedPort, IPv4Address], ...]
+    """(container id, port, address) of each map element."""
+    name_servers: tuple[int, ...]
+    """Pids: the end of one (pidfd) is the time to call `repair`."""
+    table: bool
+    obstacles: tuple[str, ...]
+    """Chains of other people that drop what is forwarded or comes in: worth a warning."""
+
+
+class NetworkManager:
+    def __init__(self, config: EngineConfig) -> None:
+        self._root = config.network_dir
+        self._table = config.nft_table
+        self._bridge_prefix = config.bridge_prefix
+        self._prefix = config.bridge_prefix.removesuffix("-")
+        self._veth_prefix = f"{self._prefix}v"
+        self._records = Records(self._root)
+        self._names = Names(self._root / "names")
+
+    def ensure(self, network: NetworkSpec) -> None:
+        """Make the network, or what is missing of it.
+
+        Raises Conflict when its subnet is routed elsewhere or another network of the same id
+        exists, InvalidInput for a bridge whose name is not the home's.
+        """
+        if not network.bridge.startswith(self._bridge_prefix):
+            raise InvalidInput(
+                f"bridge name does not begin with {self._bridge_prefix}: {network.bridge}",
+                field="bridge",
+            )
+        with self._lock(), open_nftables() as nft:
+            self._ensure(nft, network)
+            self._turn(nft, self._start_names(nft))
+
+    def remove(self, network: NetworkSpec) -> None:
+        """Take the network away; Conflict while a container is attached."""
+        with self._lock(), open_nftables() as nft:
+            for record in self._records.containers():
+                if any(one.network.id == network.id for one in record.attachments):
+                    raise Conflict(
+                        f"network {network.name} has a container: {record.id[:12]}",
+                        hint="disconnect or remove its containers first",
+                        network=network.name,
+                    )
+            for command in ruleset.remove_network(self._table, network):
+                nft.attempt(command)
+            firewall.close_way(nft, self._table, network.bridge)
+            self._names.drop_network(network)
+            self._turn(nft, self._start_names(nft))
+            links.remove(network.bridge)
+            self._records.drop_network(network.id)
+
+    def attach(self, attachment: Attachment, container_id: str, pid: int) -> None:
+        """Connect the network namespace of process `pid` (made by the runtime) to a network.
+
+        Its names resolve for the network's other containers when this returns. Doing it again
+        makes the interface anew. Raises NetworkFailed; nothing of it is left then.
+        """
+        with self._lock(), open_nftables() as nft:
+            network = attachment.network
+            if self._records.network(network.id) != network or not links.exists(network.bridge):
+                self._ensure(nft, network)
+            before = self._records.container(container_id)
+            others = tuple(one for one in before.attachments if one.network.id != network.id)
+            self._records.put_container(replace(before, attachments=(*others, attachment)))
+            self._names.put(container_id, attachment)
+            starting = self._start_names(nft)
+            try:
+                links.attach(attachment, self._veth(attachment), pid)
+                self._turn(nft, starting)
+            except BaseException:
+                for server in starting.values():
+                    server.abandon()
+                links.remove(self._veth(attachment))
+                self._names.drop(container_id, network)
+                self._records.put_container(replace(before, attachments=others))
+                raise
+
+    def detach(self, container_id: str, network_id: str | None = None) -> None:
+        """Take the container out of one network, or out of all; with its flows and names."""
+        with self._lock(), open_nftables() as nft:
+            self._release(nft, container_id, network_id, unpublish=False)
+
+    def reserve(self, bindings: Sequence[PortBinding]) -> ports.Reservation:
+        """Sockets that hold the ports, all or none: give `fds` to conmon, then close.
+
+        A port of 0 becomes a free one. Until `publish` connections are refused. Raises PortTaken
+        naming address and port, InvalidInput for an address that is not this machine's.
+        """
+        return ports.reserve(bindings)
+
+    def publish(
+        self, container_id: str, address: IPv4Address, published: Sequence[PublishedPort]
+    ) -> None:
+        """Turn exactly these ports to the container, in one transaction.
+
+        What the container had published before and is not among them is closed. An element that
+        somebody else left under one of the keys goes: who holds the socket has the port.
+        """
+        with self._lock(), open_nftables() as nft:
+            before = self._records.container(container_id)
+            everything = tuple(dict.fromkeys((*published, *before.ports)))
+            self._records.put_container(replace(before, address=address, ports=everything))
+            removals = "".join(
+                ruleset.remove_port(self._table, port)
+                for port in everything
+                if (owner := self._owner(nft, port)) is not None
+                and (port in published or owner == container_id)
+            )
+            additions = ruleset.add_ports(self._table, container_id, address, published)
+            self._run(nft, removals + additions, otherwise=additions)
+            if before.address and before.ports:
+                kept = published if before.address == address else ()
+                closed = [port for port in before.ports if port not in kept]
+                conntrack.forget_published(before.address, closed)
+            conntrack.forget_unpublished(published)
+            self._records.put_container(
+                replace(before, address=address if published else None, ports=tuple(published))
+            )
+
+    def unpublish(self, container_id: str) -> None:
+        """Close all ports of the container, and end what came in by them."""
+        with self._lock(), open_nftables() as nft:
+            record = self._records.container(container_id)
+            self._unpublish(nft, record)
+            if record.address and record.ports:
+                conntrack.forget_published(record.address, record.ports)
+
+    def release(self, container_id: str) -> None:
+        """`unpublish` and `detach` of all at once, in half the time: for a container that ended."""
+        with self._lock(), open_nftables() as nft:
+            self._release(nft, container_id, None, unpublish=True)
+
+    def resolv_conf(self, networks: Sequence[NetworkSpec]) -> str:
+        """The text of /etc/resolv.conf for a container in `networks`, after the host's own."""
+        try:
+            host_text = HOST_RESOLV_CONF.read_text()
+        except FileNotFoundError:
+            host_text = ""
+        return resolv_conf(networks, host_text)
+
+    def host_subnets(self) -> list[IPv4Network]:
+        """Subnets this machine has routes to: `taken` for addresses.next_subnet."""
+        return links.host_subnets()
+
+    def observe(self) -> Observed:
+        """Read what exists; changes nothing."""
+        with self._lock(), open_nftables() as nft:
+            found = links.names(self._prefix)
+            return Observed(
+                networks=tuple(self._records.networks()),
+                containers=tuple(self._records.containers()),
+                bridges=frozenset(name for name, bridge in found.items() if bridge),
+                veths=frozenset(name for name, bridge in found.items() if not bridge),
+                published=tuple(self._published(nft)),
+                name_servers=tuple(self._names.pids().values()),
+                table=self._has_table(nft),
+                obstacles=firewall.obstacles(nft, self._table),
+            )
+
+    def repair(self, alive: Collection[str]) -> tuple[str, ...]:
+        """Make the kernel agree with the records, and the records with `alive` (container ids).
+
+        What belongs to other containers is released; missing bridges, rules and name servers come
+        back; interfaces and ports on no record go. Gives one sentence for each thing changed.
+        """
+        changed: list[str] = []
+        with self._lock(), open_nftables() as nft:
+            if next(self._records.networks(), None) and self._restore(nft):
+                changed.append(f"nftables table {self._table} made again")
+            for record in list(self._records.containers()):
+                if record.id not in alive:
+                    self._release(nft, record.id, None, unpublish=True)
+                    changed.append(f"network of container {record.id[:12]} released")
+            for network in self._records.networks():
+                missing = not links.exists(network.bridge)
+                try:
+                    self._ensure(nft, network)
+                except (Conflict, NetworkFailed) as error:  # the others are to work all the same
+                    logger.warning("network %s cannot be made: %s", network.name, error)
+                    changed.append(f"network {network.name} cannot be made: {error}")
+                else:
+                    if missing:
+                        changed.append(f"bridge {network.bridge} made again")
+            records = list(self._records.containers())
+            wanted = {self._veth(one) for record in records for one in record.attachments}
+            wanted |= {network.bridge for network in self._records.networks()}
+            for name in links.names(self._prefix):
+                if name not in wanted:
+                    links.remove(name)
+                    changed.append(f"interface {name} on no record removed")
+            ports_on_record = {(record.id, port) for record in records for port in record.ports}
+            for owner, port, _ in self._published(nft):
+                if (owner, port) not in ports_on_record:
+                    nft.attempt(ruleset.remove_port(self._table, port))
+                    changed.append(
+                        f"port {port.host_ip}:{port.host_port}/{port.protocol} on no record closed"
+                    )
+            starting = self._start_names(nft)
+            self._turn(nft, starting)
+            changed += [f"name server started at port {one.port}" for one in starting.values()]
+        return tuple(changed)
+
+    def release_all(self) -> None:
+        """Take everything of this home away: bridges, interfaces, table, servers, records.
+
+        The machine goes on forwarding: whether somebody else relies on it by now cannot be told.
+        """
+        with self._lock(), open_nftables() as nft:
+            networks = list(self._records.networks())
+            addresses = [
+                one.address for record in self._records.containers() for one in record.attachments
+            ]
+            firewall.close_all(nft, self._table)
+            for network in networks:
+                firewall.close_way(nft, self._table, network.bridge)
+            self._names.clear()
+            links.remove(*links.names(self._prefix))
+            nft.run(f"add table inet {self._table}\ndelete table inet {self._table}\n")
+            if addresses:
+                conntrack.forget_addresses(addresses)
+            self._records.clear()
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        path = self._root / "lock"
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _veth(self, attachment: Attachment) -> str:
+        return links.veth_name(self._veth_prefix, attachment.address)
+
+    def _ensure(self, nft: Nftables, network: NetworkSpec) -> None:
+        recorded = self._records.network(network.id)
+        if recorded is None:
+            self._records.put_network(network)
+        elif recorded != network:
+            raise Conflict(
+                f"network {network.id} exists with other settings: {recorded.subnet}",
+                hint="remove it before it is made again",
+                network=network.name,
+            )
+        links.enable_forwarding()
+        try:
+            links.ensure_bridge(network)
+        except Conflict:
+            if recorded is None:
+                self._records.drop_network(network.id)
+            raise
+        self._run(nft, ruleset.add_network(self._table, network))
+        firewall.open_way(nft, self._table, self._bridge_prefix, network.bridge)
+        self._names.put_network(network)
+
+    def _run(self, nft: Nftables, commands: str, otherwise: str | None = None) -> None:
+        """Run commands, or, when somebody flushed the table, make it again and run `otherwise`."""
+        error = nft.attempt(commands)
+        if error and self._restore(nft):
+            nft.run(commands if otherwise is None else otherwise)
+        elif error:
+            raise NetworkFailed(f"nftables refused: {error}")
+
+    def _has_table(self, nft: Nftables) -> bool:
+        return not nft.attempt(f"list chain inet {self._table} raw")
+
+    def _restore(self, nft: Nftables) -> bool:
+        """Make the table with all that is on record when it is missing; True if it was."""
+        if self._has_table(nft):
+            return False
+        commands = [ruleset.base(self._table)]
+        commands += [ruleset.add_network(self._table, one) for one in self._records.networks()]
+        for record in self._records.containers():
+            if record.address:
+                commands.append(
+                    ruleset.add_ports(self._table, record.id, record.address, record.ports)
+                )
+        nft.run("".join(commands))
+        return True
+
+    def _published(self, nft: Nftables) -> list[tuple[str, PublishedPort, IPv4Address]]:
+        objects = [
+            item
+            for name in ("ports_at", "ports_any")
+            for item in nft.query(f"list map inet {self._table} {name}") or ()
+        ]
+        return ruleset.parse_ports(objects)
+
+    def _owner(self, nft: Nftables, port: PublishedPort) -> str | None:
+        if nft.attempt(ruleset.get_port(self._table, port)):
+            return None
+        return ruleset.owner_of(nft.output())
+
+    def _unpublish(self, nft: Nftables, record: ContainerRecord) -> None:
+        for port in record.ports:
+            # A stale record may name a port that another container has by now.
+            if self._owner(nft, port) == record.id:
+                nft.attempt(ruleset.remove_port(self._table, port))
+        self._records.put_container(replace(record, address=None, ports=()))
+
+    def _release(
+        self, nft: Nftables, container_id: str, network_id: str | None, *, unpublish: bool
+    ) -> None:
+        record = self._records.container(container_id)
+        gone = [one for one in record.attachments if network_id in (None, one.network.id)]
+        kept = tuple(one for one in record.attachments if one not in gone)
+        ports_gone = bool(unpublish and record.ports)
+        for one in gone:
+            self._names.drop(container_id, one.network)
+        starting = self._start_names(nft) if gone else {}
+        try:
+            if ports_gone:
+                self._unpublish(nft, record)
+                record = replace(record, address=None, ports=())
+            links.remove(*(self._veth(one) for one in gone))
+        finally:
+            self._turn(nft, starting)
+        if gone:
+            conntrack.forget_addresses([one.address for one in gone])
+        self._records.put_container(replace(record, attachments=kept))
+
+    def _start_names(self, nft: Nftables) -> dict[bool, Starting]:
+        """Begin the servers (by internal) whose zones have changed; `_turn` completes it."""
+        starting: dict[bool, Starting] = {}
+        for internal in _KINDS:
+            active = ruleset.parse_names(nft.query(ruleset.list_names(self._table, internal)) or ())
+            if server := self._names.start(internal, active):
+                starting[internal] = server
+        return starting
+
+    def _turn(self, nft: Nftables, starting: Mapping[bool, Starting]) -> None:
+        for internal, server in starting.items():
+            self._run(nft, ruleset.turn_names(self._table, internal, server.wait()))
