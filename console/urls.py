@@ -1,3 +1,82 @@
-from django.urls import URLPattern, URLResolver
+"""Addresses. The team is in the path, names work as well as ids, every tab is an address."""
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from __future__ import annotations
+
+from django.urls import URLPattern, URLResolver, include, path
+
+from console.views import (
+    access,
+    builds,
+    container,
+    containers,
+    images,
+    overview,
+    run,
+    terminals,
+    uploads,
+)
+
+_containers = [
+    path("", containers.container_list, name="containers"),
+    path("rows/", containers.container_rows_now, name="container-rows"),
+    path("bulk/", containers.container_bulk, name="container-bulk"),
+    path("remove/", containers.container_remove, name="container-remove"),
+    path("new/", run.container_new, name="container-new"),
+    path("new/defaults/", run.image_defaults, name="image-defaults"),
+    path("<str:name>/", container.container_home, name="container"),
+    path("<str:name>/logs/", container.container_logs, name="container-logs"),
+    path("<str:name>/terminal/", terminals.terminal_choice, name="container-terminal"),
+    path("<str:name>/terminals/", terminals.terminal_new, name="terminal-new"),
+    path(
+        "<str:name>/terminal/<uuid:session>/", terminals.terminal_session, name="terminal-session"
+    ),
+    path("<str:name>/inspect/", container.container_inspect, name="container-inspect"),
+    path("<str:name>/settings/", container.container_settings, name="container-settings"),
+    path("<str:name>/start/", container.container_start, name="container-start"),
+    path("<str:name>/stop/", container.container_stop, name="container-stop"),
+    path("<str:name>/restart/", container.container_restart, name="container-restart"),
+    path("<str:name>/kill/", container.container_kill, name="container-kill"),
+]
+
+_builds = [
+    path("", builds.build_list, name="builds"),
+    path("rows/", builds.build_rows_now, name="build-rows"),
+    path("new/", builds.build_new, name="build-new"),
+    path("<int:number>/", builds.build_page, name="build"),
+    path("<int:number>/cancel/", builds.build_cancel, name="build-cancel"),
+    path("<int:number>/again/", builds.build_again, name="build-again"),
+]
+
+_images = [
+    path("", images.image_list, name="images"),
+    path("rows/", images.image_rows_now, name="image-rows"),
+    path("pull/", images.image_pull, name="image-pull"),
+    path("pull/<int:id>/cancel/", images.pull_cancel, name="pull-cancel"),
+    path("i/<str:digest>/layers/", images.image_layers, name="image-layers"),
+    path("i/<str:digest>/config/", images.image_config, name="image-config"),
+    path("i/<str:digest>/tag/", images.image_tag, name="image-tag"),
+    path("i/<str:digest>/untag/", images.image_untag, name="image-untag"),
+    path("i/<str:digest>/remove/", images.image_remove, name="image-remove"),
+]
+
+_uploads = [
+    path("", uploads.upload_new, name="uploads"),
+    path("<uuid:id>/", uploads.upload, name="upload"),
+    path("<uuid:id>/finish/", uploads.upload_done, name="upload-finish"),
+]
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", access.home, name="home"),
+    path("setup/", access.setup, name="setup"),
+    path("sign-in/", access.SignIn.as_view(), name="sign-in"),
+    path("sign-out/", access.SignOut.as_view(), name="sign-out"),
+    path("language/", access.language, name="language"),
+    path("session/", access.session, name="session"),
+    path("words.js", access.words, name="words"),
+    path("healthz", access.health, name="health"),
+    path("t/<slug:team>/", overview.dashboard, name="dashboard"),
+    path("t/<slug:team>/containers/", include(_containers)),
+    path("t/<slug:team>/builds/", include(_builds)),
+    path("t/<slug:team>/images/", include(_images)),
+    path("t/<slug:team>/uploads/", include(_uploads)),
+]

@@ -1,0 +1,203 @@
+"""List rows as templates show them: everything looked up in a few queries for a whole page.
+
+Pure values are built here so that templates neither query nor decide; live refreshes of single
+rows use the same functions as whole pages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Address
+
+from django.conf import settings
+from django.http import HttpRequest
+from django.http.request import split_domain_port
+from django.urls import reverse
+from django.utils.translation import gettext
+
+from console import states
+from console.messages import explain
+from console.states import State
+from engine.models import Build, Container, Image, Namespace, Operation, Port
+
+
+@dataclass(frozen=True, slots=True)
+class PortChip:
+    """`href` is empty where there is nothing to open (udp, not running, another machine)."""
+
+    text: str
+    href: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRow:
+    container: Container
+    base: str
+    state: State
+    moment: datetime | None
+    ports: tuple[PortChip, ...]
+    pending: bool
+    problem: str
+
+    @property
+    def can_start(self) -> bool:
+        return not self.pending and not self.container.is_running
+
+    @property
+    def can_stop(self) -> bool:
+        return not self.pending and self.container.is_running
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRow:
+    build: Build
+    base: str
+    state: State
+    took: float | None
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    image: Image
+    base: str
+    names: tuple[str, ...]
+    run_name: str
+    containers: int
+    pending: bool
+
+
+def container_rows(
+    request: HttpRequest, team: str, containers: Iterable[Container]
+) -> list[ContainerRow]:
+    """Two queries for all of them, and the ports' (prefetched here when they are not yet)."""
+    rows = list(containers)
+    pending = pending_of(rows)
+    stopped = stopped_by_hand(rows)
+    host = _host(request)
+    return [_container_row(row, team, host, pending, stopped) for row in rows]
+
+
+def _container_row(
+    row: Container, team: str, host: str, pending: dict[str, str], stopped: set[str]
+) -> ContainerRow:
+    kind = pending.get(str(row.pk))
+    return ContainerRow(
+        container=row,
+        base=f"/t/{team}/containers/{row.name}/",
+        state=states.of_container(row, kind, stopped_by_hand=str(row.pk) in stopped),
+        moment=row.started_at if row.is_running else row.finished_at or row.created_at,
+        ports=tuple(port_chip(port, row.is_running, host) for port in row.ports.all()),
+        pending=kind is not None,
+        problem=explain(row.error).text if row.error and not row.is_running else "",
+    )
+
+
+def pending_of(containers: Sequence[Container]) -> dict[str, str]:
+    """{primary key: kind of the oldest open operation on it}."""
+    if not containers:
+        return {}
+    return dict(
+        Operation.objects.open()
+        .filter(kind__startswith="container.", target__in=[str(row.pk) for row in containers])
+        .order_by("-created_at")
+        .values_list("target", "kind")
+    )
+
+
+def stopped_by_hand(containers: Sequence[Container]) -> set[str]:
+    """Primary keys of those whose last end somebody asked for: their exit code is no failure."""
+    ended = {
+        str(row.pk): row
+        for row in containers
+        if row.state == Container.State.EXITED and row.exit_code and row.finished_at
+    }
+    if not ended:
+        return set()
+    asked = Operation.objects.filter(
+        kind__in=[
+            Operation.Kind.CONTAINER_STOP,
+            Operation.Kind.CONTAINER_KILL,
+            Operation.Kind.CONTAINER_RESTART,
+        ],
+        target__in=list(ended),
+    ).values_list("target", "created_at")
+    return {
+        target
+        for target, created_at in asked
+        if _during(created_at, ended[target].started_at, ended[target].finished_at)
+    }
+
+
+def _during(moment: datetime, start: datetime | None, end: datetime | None) -> bool:
+    return (start is None or moment >= start) and (end is None or moment <= end)
+
+
+def _host(request: HttpRequest) -> str:
+    """The host name port links lead to: QUAYSIDE_PUBLIC_HOST, else the one the browser used."""
+    return settings.QUAYSIDE_PUBLIC_HOST or split_domain_port(request.get_host())[0]
+
+
+def port_chip(port: Port, running: bool, host: str) -> PortChip:
+    number = port.published_port or port.host_port
+    suffix = "" if port.protocol == "tcp" else f"/{port.protocol}"
+    text = f"{number or '…'} → {port.container_port}{suffix}"
+    loopback = IPv4Address(port.host_ip).is_loopback
+    title = (
+        gettext("listens on this machine only (%(address)s)") % {"address": port.host_ip}
+        if loopback
+        else gettext("listens on every address of this machine")
+        if port.host_ip == "0.0.0.0"
+        else gettext("listens on %(address)s") % {"address": port.host_ip}
+    )
+    if not (running and port.published_port and port.protocol == "tcp"):
+        return PortChip(text, "", title)
+    if port.host_ip != "0.0.0.0":
+        host = port.host_ip if not loopback or host not in ("localhost", "127.0.0.1") else host
+    return PortChip(text, f"http://{host}:{port.published_port}/", title)
+
+
+def build_rows(team: str, builds: Iterable[Build]) -> list[BuildRow]:
+    return [
+        BuildRow(
+            build=build,
+            base=reverse("build", args=[team, build.number]),
+            state=states.of_build(build),
+            took=took(build),
+            problem=explain(build.error).text if build.error else "",
+        )
+        for build in builds
+    ]
+
+
+def took(build: Build) -> float | None:
+    """Seconds from the first step to the end; None while it runs."""
+    if build.started_at is None or build.finished_at is None:
+        return None
+    return (build.finished_at - build.started_at).total_seconds()
+
+
+def image_rows(namespace: Namespace, team: str, images: Iterable[Image]) -> list[ImageRow]:
+    """`images` with tags prefetched and annotated with `used_by` (number of containers)."""
+    rows = list(images)
+    removing = set(
+        Operation.objects.open()
+        .filter(namespace=namespace, kind=Operation.Kind.IMAGE_REMOVE)
+        .values_list("target", flat=True)
+    )
+    return [_image_row(team, row, removing) for row in rows]
+
+
+def _image_row(team: str, image: Image, removing: set[str]) -> ImageRow:
+    names = tuple(tag.familiar for tag in image.tags.all())
+    return ImageRow(
+        image=image,
+        base=f"/t/{team}/images/i/{image.short_id}/",
+        names=names,
+        run_name=names[0] if names else image.short_id,
+        containers=getattr(image, "used_by", 0),
+        pending=str(image.pk) in removing,
+    )

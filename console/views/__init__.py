@@ -1,0 +1,1 @@
+"""Pages, one module a noun. Views are functions that glue: services do, templates show."""

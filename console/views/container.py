@@ -1,0 +1,201 @@
+"""One container: its tabs, and what can be done with it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpResponse, HttpResponseRedirect, JsonResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext
+
+from console.forms.containers import RenameForm
+from console.messages import explain
+from console.permissions import Permission
+from console.rows import container_rows
+from console.views.base import TeamRequest, act, actor_of, go, refuse, team_view
+from engine.errors import QuaysideError
+from engine.events import Kind
+from engine.models import Container, TerminalSession
+from engine.services import containers as service
+from engine.services.terminals import terminal_open
+
+MAX_TERMINAL = 1000  # columns and rows; more is a mistake
+
+
+def container_of(request: TeamRequest, name: str) -> Container:
+    """Raises NotFound, which becomes the 404 page."""
+    found = service.find_container(request.team.namespace, name)
+    found.namespace = request.team.namespace
+    return found
+
+
+def container_page(
+    request: TeamRequest, container: Container, tab: str, extra: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """The context every tab shares: the header's row, and what the image is now."""
+    row = container_rows(request, request.team.slug, [container])[0]
+    siblings = 0
+    if container.image_id:
+        same = Container.objects.filter(image_id=container.image_id)
+        siblings = same.exclude(pk=container.pk).count()
+    return {
+        "row": row,
+        "container": container,
+        "tab": tab,
+        "image": container.image,
+        "siblings": siblings,
+        "explanation": explain(container.error)
+        if container.error and not container.is_running
+        else None,
+        **(extra or {}),
+    }
+
+
+@team_view(Permission.SEE)
+def container_home(request: TeamRequest, name: str) -> HttpResponse:
+    container = container_of(request, name)
+    return redirect("container-logs", team=request.team.slug, name=container.name)
+
+
+@team_view(Permission.LOGS)
+def container_logs(request: TeamRequest, name: str) -> HttpResponse:
+    container = container_of(request, name)
+    extra = {"attached": request.GET.get("attached") == "1"}
+    return render(
+        request, "containers/logs.html", container_page(request, container, "logs", extra)
+    )
+
+
+@team_view(Permission.INSPECT)
+def container_inspect(request: TeamRequest, name: str) -> HttpResponse:
+    container = container_of(request, name)
+    settings = container.settings
+    raw = {
+        "Id": container.uid,
+        "Name": container.name,
+        "State": {
+            "Status": container.state,
+            "Pid": container.pid,
+            "ExitCode": container.exit_code,
+            "StartedAt": container.started_at and container.started_at.isoformat(),
+            "FinishedAt": container.finished_at and container.finished_at.isoformat(),
+        },
+        "Settings": settings,
+    }
+    extra = {
+        "settings": settings,
+        "endpoints": list(container.endpoints.select_related("network")),
+        "raw": json.dumps(raw, indent=2, ensure_ascii=False),
+        "command": [*(settings.get("entrypoint") or ()), *(settings.get("cmd") or ())],
+    }
+    return render(
+        request, "containers/inspect.html", container_page(request, container, "inspect", extra)
+    )
+
+
+@team_view(Permission.OPERATE, methods=["GET", "HEAD", "POST"])
+def container_settings(request: TeamRequest, name: str) -> HttpResponse:
+    """Rename; what else a container was made with shows in Inspect and is made anew by running."""
+    container = container_of(request, name)
+    form = RenameForm(request.POST or None, initial={"name": container.name})
+    if request.method == "POST" and form.is_valid():
+        try:
+            service.container_rename(container, form.cleaned_data["name"], actor_of(request))
+        except QuaysideError as error:
+            form.refuse(error)
+        else:
+            address = reverse("container-settings", args=[request.team.slug, container.name])
+            return HttpResponseRedirect(address)
+    context = container_page(request, container, "settings", {"form": form})
+    return render(
+        request, "containers/settings.html", context, status=422 if form.is_bound else 200
+    )
+
+
+@team_view(Permission.OPERATE, methods=["POST"])
+def container_start(request: TeamRequest, name: str) -> HttpResponse:
+    """`mode` detached (docker's own default for start), attached or interactive; or, asked by a
+    terminal that knows its size, JSON with `cols` and `rows`."""
+    container = container_of(request, name)
+    if request.headers.get("Accept", "").startswith("application/json"):
+        return _start_sized(request, container)
+    mode = request.POST.get("mode", "detached")
+    back = reverse("container-logs", args=[request.team.slug, container.name])
+    if mode == "interactive" or (mode == "attached" and container.tty):
+        return _start_in_terminal(request, container, back)
+    if mode == "attached":
+        try:
+            service.container_start(container, actor_of(request))
+        except QuaysideError as error:
+            return refuse(request, error, back=back)
+        return go(request, f"{back}?attached=1")
+    return _operate(request, container, lambda: service.container_start(
+        container, actor_of(request)
+    ))
+
+
+def _start_sized(request: TeamRequest, container: Container) -> JsonResponse:
+    try:
+        size = int(request.POST["cols"]), int(request.POST["rows"])
+        if not all(0 < side <= MAX_TERMINAL for side in size):
+            raise ValueError
+    except (KeyError, ValueError):
+        return JsonResponse({"error": "cols and rows are numbers"}, status=400)
+    try:
+        service.container_start(container, actor_of(request), size=size)
+    except QuaysideError as error:
+        found = explain(error)
+        return JsonResponse({"error": found.text, "hint": found.hint}, status=409)
+    return JsonResponse({"started": True})
+
+
+def _start_in_terminal(request: TeamRequest, container: Container, back: str) -> HttpResponse:
+    try:
+        session = terminal_open(
+            container, kind=TerminalSession.Kind.ATTACH, owner_id=request.user.pk
+        )
+    except QuaysideError as error:
+        return refuse(request, error, back=back)
+    address = reverse("terminal-session", args=[request.team.slug, container.name, session.pk])
+    return go(request, f"{address}?start=1")
+
+
+@team_view(Permission.OPERATE, methods=["POST"])
+def container_stop(request: TeamRequest, name: str) -> HttpResponse:
+    container = container_of(request, name)
+    return _operate(
+        request, container, lambda: service.container_stop(container, actor_of(request))
+    )
+
+
+@team_view(Permission.OPERATE, methods=["POST"])
+def container_restart(request: TeamRequest, name: str) -> HttpResponse:
+    container = container_of(request, name)
+    return _operate(
+        request, container, lambda: service.container_restart(container, actor_of(request))
+    )
+
+
+@team_view(Permission.OPERATE, methods=["POST"])
+def container_kill(request: TeamRequest, name: str) -> HttpResponse:
+    container = container_of(request, name)
+    return _operate(
+        request, container, lambda: service.container_kill(container, actor_of(request))
+    )
+
+
+def _operate(request: TeamRequest, container: Container, do: Callable[[], object]) -> HttpResponse:
+    back = request.POST.get("back", "")
+    if not back.startswith(f"/t/{request.team.slug}/"):
+        back = reverse("container-logs", args=[request.team.slug, container.name])
+    return act(request, do, back=back, changed=[(Kind.CONTAINER, container.pk)])
+
+
+def leave_note(container: Container) -> str:
+    """What leaving an attached terminal means for the container."""
+    if container.tty and container.open_stdin:
+        return gettext("Leaving this page leaves it running. Ending its program ends the container.")
+    return gettext("Leaving this page leaves it running.")

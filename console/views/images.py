@@ -1,0 +1,299 @@
+"""Images: list, pull with its progress, layers, config, names, removal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import Count
+from django.http import HttpResponse, HttpResponseRedirect
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.translation import gettext
+
+from console import states
+from console.forms.builds import NameForm
+from console.messages import Explanation, explain
+from console.permissions import Permission
+from console.rows import image_rows
+from console.states import State
+from console.views.base import (
+    TeamRequest,
+    act,
+    actor_of,
+    go,
+    ids_of,
+    page_of,
+    query_without,
+    refuse,
+    team_view,
+)
+from console.views.overview import short_reference
+from engine.errors import QuaysideError
+from engine.events import Kind
+from engine.models import Container, Image, Operation, Tag
+from engine.models.image import ImageQuerySet
+from engine.services import images as service
+from engine.services import operations
+
+
+@dataclass(frozen=True, slots=True)
+class PullLayer:
+    digest: str
+    word: str
+    current: int
+    total: int
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    operation: Operation
+    name: str
+    state: State
+    layers: tuple[PullLayer, ...]
+    current: int
+    total: int
+    explanation: Explanation | None
+
+
+@dataclass(frozen=True, slots=True)
+class Slab:
+    """One line of the layer stack: a layer with its size, or an instruction that made none."""
+
+    instruction: str
+    size: int | None
+    diff_id: str
+    shared: int
+    comment: str
+
+
+def _listed(images: ImageQuerySet) -> ImageQuerySet:
+    return images.prefetch_related("tags").annotate(used_by=Count("containers", distinct=True))
+
+
+@team_view(Permission.SEE)
+def image_list(request: TeamRequest) -> HttpResponse:
+    namespace, query = request.team.namespace, request.GET.get("q", "")
+    found = Image.objects.for_namespace(namespace).search(query)
+    page = page_of(request, _listed(found).defer("config", "layers").order_by("-added_at", "-pk"))
+    context = {
+        "page": page,
+        "rows": image_rows(namespace, request.team.slug, page.object_list),
+        "query": query,
+        "pulls": _pulls(request, open_only=True),
+        "pager_query": query_without(request, "page"),
+    }
+    return render(request, "images/list.html", context)
+
+
+@team_view(Permission.SEE)
+def image_rows_now(request: TeamRequest) -> HttpResponse:
+    namespace = request.team.namespace
+    found = Image.objects.for_namespace(namespace).filter(pk__in=ids_of(request))
+    rows = image_rows(namespace, request.team.slug, _listed(found).defer("config", "layers"))
+    return render(request, "images/rows.html", {"rows": rows})
+
+
+@team_view(Permission.IMAGES, methods=["GET", "HEAD", "POST"])
+def image_pull(request: TeamRequest) -> HttpResponse:
+    form = NameForm(request.POST or None, initial={"name": request.GET.get("name", "")})
+    if request.method == "POST" and form.is_valid():
+        try:
+            service.image_pull(
+                request.team.namespace, form.cleaned_data["name"], actor_of(request)
+            )
+        except QuaysideError as error:
+            form.refuse(error)
+        else:
+            return redirect("image-pull", team=request.team.slug)
+    context = {"form": form, "pulls": _pulls(request, open_only=False)}
+    return render(request, "images/pull.html", context, status=422 if form.is_bound else 200)
+
+
+@team_view(Permission.IMAGES, methods=["POST"])
+def pull_cancel(request: TeamRequest, id: int) -> HttpResponse:
+    operation = Operation.objects.filter(
+        namespace=request.team.namespace, kind=Operation.Kind.IMAGE_PULL, pk=id
+    ).first()
+    back = reverse("image-pull", args=[request.team.slug])
+    if operation is None:
+        return HttpResponseRedirect(back)
+    return act(
+        request,
+        lambda: operations.cancel(operation),
+        back=back,
+        changed=[(Kind.OPERATION, operation.pk)],
+    )
+
+
+def _pulls(request: TeamRequest, *, open_only: bool) -> list[Pull]:
+    found = Operation.objects.for_namespace(request.team.namespace).filter(
+        kind=Operation.Kind.IMAGE_PULL
+    )
+    if open_only:
+        found = found.open()
+    return [_pull(operation) for operation in found.order_by("-created_at")[:10]]
+
+
+def _pull(operation: Operation) -> Pull:
+    layers = tuple(_layers(operation.progress.get("layers") or ()))
+    return Pull(
+        operation=operation,
+        name=short_reference(str(operation.args.get("reference", ""))),
+        state=states.of_operation(operation),
+        layers=layers,
+        current=sum(layer.current for layer in layers),
+        total=sum(layer.total for layer in layers),
+        explanation=explain(operation.error) if operation.error else None,
+    )
+
+
+def _layers(progress: Iterable[dict[str, Any]]) -> Iterable[PullLayer]:
+    words = {
+        "resolving": gettext("waiting"),
+        "downloading": gettext("downloading"),
+        "extracting": gettext("unpacking"),
+        "done": gettext("done"),
+        "exists": gettext("already here"),
+    }
+    for layer in progress:
+        kind, total = str(layer.get("kind", "")), int(layer.get("total") or 0)
+        done = kind in ("done", "exists")
+        yield PullLayer(
+            digest=str(layer.get("digest", "")).removeprefix("sha256:")[:12],
+            word=words.get(kind, kind),
+            current=total if done else min(int(layer.get("current") or 0), total),
+            total=total,
+            done=done,
+        )
+
+
+def _image(request: TeamRequest, digest: str) -> Image:
+    """By whole or short id; NotFound becomes the 404 page."""
+    found = service.find_image(request.team.namespace, digest)
+    found.namespace = request.team.namespace
+    return found
+
+
+def _page(request: TeamRequest, image: Image, tab: str) -> dict[str, Any]:
+    tags = list(image.tags.all())
+    used_by = image.containers.order_by("-created_at")
+    return {
+        "image": image,
+        "base": f"/t/{request.team.slug}/images/i/{image.short_id}/",
+        "tags": tags,
+        "title": tags[0].familiar if tags else image.short_id,
+        "run_name": tags[0].familiar if tags else image.short_id,
+        "users": list(used_by[:4]),
+        "users_count": used_by.count(),
+        "build": image.builds.order_by("-number").first(),
+        "tab": tab,
+    }
+
+
+@team_view(Permission.SEE)
+def image_layers(request: TeamRequest, digest: str) -> HttpResponse:
+    image = _image(request, digest)
+    context = _page(request, image, "layers")
+    context["slabs"] = list(reversed(_slabs(request, image)))
+    return render(request, "images/layers.html", context)
+
+
+def _slabs(request: TeamRequest, image: Image) -> list[Slab]:
+    """History and layers side by side, from the bottom up; `shared` counts other images here
+    that stand on the very same stack up to that layer."""
+    layers = list(image.layers)
+    stacks = (
+        Image.objects.for_namespace(request.team.namespace)
+        .exclude(pk=image.pk)
+        .order_by("-added_at")
+        .values_list("layers", flat=True)[:300]
+    )
+    others = [[layer["diff_id"] for layer in stack] for stack in stacks]
+    found: list[Slab] = []
+    depth = 0
+    own = [layer["diff_id"] for layer in layers]
+    for entry in image.config.get("history") or [{} for _layer in layers]:
+        instruction = _instruction(str(entry.get("created_by", "")))
+        comment = str(entry.get("comment", ""))
+        if entry.get("empty_layer") or depth >= len(layers):
+            found.append(Slab(instruction, None, "", 0, comment))
+            continue
+        depth += 1
+        shared = sum(other[:depth] == own[:depth] for other in others)
+        layer = layers[depth - 1]
+        found.append(Slab(instruction, layer["size"], layer["diff_id"], shared, comment))
+    for layer in layers[depth:]:
+        found.append(Slab("", layer["size"], layer["diff_id"], 0, ""))
+    return found
+
+
+def _instruction(created_by: str) -> str:
+    """As the Dockerfile has it: Docker records RUN as the shell's words, the rest behind #(nop)."""
+    text = created_by.strip()
+    for shell in ("/bin/sh -c ", "|0 /bin/sh -c "):
+        if text.startswith(shell):
+            text = text.removeprefix(shell)
+            return text.removeprefix("#(nop) ").strip() if "#(nop)" in text else f"RUN {text}"
+    return text
+
+
+@team_view(Permission.INSPECT)
+def image_config(request: TeamRequest, digest: str) -> HttpResponse:
+    image = _image(request, digest)
+    context = _page(request, image, "config")
+    context["config"] = image.config.get("config") or {}
+    context["raw"] = json.dumps(image.config, indent=2, ensure_ascii=False)
+    return render(request, "images/config.html", context)
+
+
+@team_view(Permission.IMAGES, methods=["GET", "HEAD", "POST"])
+def image_tag(request: TeamRequest, digest: str) -> HttpResponse:
+    """Give the image a further name, or take one away (`remove`: the tag's key)."""
+    image = _image(request, digest)
+    form = NameForm(request.POST or None)
+    form.fields["name"].label = gettext("New name")
+    if request.method == "POST" and form.is_valid():
+        try:
+            service.image_tag(image, form.cleaned_data["name"], actor_of(request))
+        except QuaysideError as error:
+            form.refuse(error)
+        else:
+            return redirect("image-layers", team=request.team.slug, digest=image.short_id)
+    context = {**_page(request, image, ""), "form": form}
+    return render(request, "images/tag.html", context, status=422 if form.is_bound else 200)
+
+
+@team_view(Permission.IMAGES, methods=["POST"])
+def image_untag(request: TeamRequest, digest: str) -> HttpResponse:
+    image = _image(request, digest)
+    address = reverse("image-layers", args=[request.team.slug, image.short_id])
+    key = request.POST.get("tag", "")
+    tag = Tag.objects.filter(image=image, pk=int(key) if key.isdecimal() else 0).first()
+    if tag is not None:
+        try:
+            service.image_untag(tag, actor_of(request))
+        except QuaysideError as error:
+            return refuse(request, error, back=address)
+    return HttpResponseRedirect(address)
+
+
+@team_view(Permission.REMOVE, methods=["GET", "HEAD", "POST"])
+def image_remove(request: TeamRequest, digest: str) -> HttpResponse:
+    """Asks once, naming what goes and what stands in the way."""
+    image = _image(request, digest)
+    back = reverse("images", args=[request.team.slug])
+    if request.method == "POST":
+        try:
+            service.image_remove(image, actor_of(request))
+        except QuaysideError as error:
+            return refuse(request, error, back=back)
+        messages.success(request, gettext("The image is being removed."))
+        return go(request, back)
+    users = list(Container.objects.filter(image=image).order_by("name")[:20])
+    context = {**_page(request, image, ""), "in_the_way": users, "back": back}
+    return render(request, "images/remove.html", context)
