@@ -1,0 +1,326 @@
+"""Layers in and out of compression, with the digests found on the way.
+
+Reading: gzip (isal), zstd, bzip2, xz or plain, told by their first bytes as Docker does.
+Decompressing and hashing run in a thread of their own, beside the unpacking. Writing: gzip by isal
+at level 1, without a time in it. Where a blob lies, and what it must be, is the caller's.
+"""
+
+from __future__ import annotations
+
+import bz2
+import hashlib
+import lzma
+import queue
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Protocol, cast
+
+import zstandard
+from isal import igzip_lib, isal_zlib
+
+from engine.errors import ContextError, Unsupported
+from engine.oci.digest import Digest
+from engine.snapshots.tar_reader import Readable
+
+RATIO, GRACE = 200, 1 << 30
+"""A bomb is what grows more than 200-fold once it is over a GiB: no real layer does."""
+
+_PIECE = 256 << 10
+_AHEAD = 8
+_MEMORY = 128 << 20
+_IsalError = cast("type[Exception]", isal_zlib.error)  # its stubs call the class an instance
+_GZIP, _ZSTD, _BZIP2, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"
+
+
+class LayerReader:
+    """The uncompressed tar of a layer, ahead of its reader by up to 2 MiB.
+
+    `read` gives pieces of its own choosing, none at the end. `finish` reads what is left (a tar
+    reader stops at the end mark) and returns the diff_id. Raises ContextError for data that is
+    damaged, cut off or grows without measure. Close it, or use it with `with`.
+    """
+
+    def __init__(self, pieces: Iterator[bytes], close: Callable[[], None]) -> None:
+        self._pieces = pieces
+        self._close = close
+        self._hash = hashlib.sha256()
+        self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
+        self._rest = b""
+        self._ended = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="decompress", daemon=True)
+        self._thread.start()
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes; with -1 all that is left."""
+        if size < 0:
+            return b"".join(iter(lambda: self.read(_PIECE), b""))
+        if not self._rest:
+            self._rest = self._take()
+        if len(self._rest) <= size:
+            piece, self._rest = self._rest, b""
+        else:
+            piece, self._rest = self._rest[:size], self._rest[size:]
+        return piece
+
+    def finish(self) -> Digest:
+        """The diff_id: the digest of all that was and would have been read."""
+        while self._take():
+            pass
+        self._rest = b""
+        return Digest.from_hex(self._hash.hexdigest())
+
+    def close(self) -> None:
+        self._stop.set()
+        while self._thread.is_alive():
+            try:
+                self._queue.get(timeout=0.01)  # it may wait for room
+            except queue.Empty:
+                continue
+        self._close()
+
+    def __enter__(self) -> LayerReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _take(self) -> bytes:
+        if self._ended:
+            return b""
+        piece = self._queue.get()
+        if isinstance(piece, BaseException):
+            self._ended = True
+            raise piece
+        self._ended = not piece
+        return piece
+
+    def _work(self) -> None:
+        try:
+            for piece in self._pieces:
+                if self._stop.is_set():
+                    return
+                self._hash.update(piece)
+                self._queue.put(piece)
+            self._queue.put(b"")
+        except BaseException as error:  # noqa: BLE001 - raised again in the reader's thread
+            self._queue.put(error)
+
+
+def open_layer(
+    source: Path | Readable, media_type: str = "", *, ratio: int = RATIO, grace: int = GRACE
+) -> LayerReader:
+    """Read a layer or archive from a file or stream (which stays open), compressed or not.
+
+    The first bytes decide: registries carry wrong media types. Only what no reader could make
+    sense of is refused by its type: Unsupported for an encrypted layer.
+    """
+    if media_type.endswith("+encrypted"):
+        raise Unsupported(
+            f"the layer is encrypted: {media_type}", hint="use the image in its plain form"
+        )
+    if isinstance(source, Path):
+        file = source.open("rb", buffering=0)
+        return LayerReader(_decompressed(file, ratio, grace), file.close)
+    return LayerReader(_decompressed(source, ratio, grace), lambda: None)
+
+
+class _Decompressor(Protocol):
+    """bz2's, lzma's and isal's alike: one member of a stream."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+def _decompressed(source: Readable, ratio: int, grace: int) -> Iterator[bytes]:
+    counted = _Counted(source)
+    total = 0
+    try:
+        for piece in _plain(counted):
+            total += len(piece)
+            if total > grace and total > counted.count * ratio:
+                raise ContextError(
+                    f"the archive grows more than {ratio}-fold when it is unpacked",
+                    hint="it looks like a bomb; if it is meant, store the file sparse or smaller",
+                )
+            yield piece
+    except (zstandard.ZstdError, lzma.LZMAError, _IsalError, OSError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's or the connection's, not the data's
+        raise ContextError(
+            f"the archive's compressed data is damaged: {error}", hint="make or pull it again"
+        ) from error
+
+
+def _plain(source: _Counted) -> Iterator[bytes]:
+    head = source.peek()
+    if head.startswith(_GZIP):
+        return _members(
+            source, lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), _GZIP
+        )
+    if head.startswith(_BZIP2):
+        return _members(source, bz2.BZ2Decompressor, _BZIP2)
+    if head.startswith(_XZ):
+        return _members(source, lambda: lzma.LZMADecompressor(memlimit=_MEMORY), _XZ)
+    if head.startswith(_ZSTD) or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
+        return _zstd(source)
+    return iter(lambda: source.read(_PIECE), b"")
+
+
+def _members(source: _Counted, make: Callable[[], _Decompressor], magic: bytes) -> Iterator[bytes]:
+    """All members of a stream, one after another (pigz and estargz write many), and zeros after
+    the last, which some writers pad with."""
+    data = source.read(_PIECE)
+    while data:
+        member = make()
+        while not member.eof:
+            if member.needs_input and not data:
+                data = source.read(_PIECE)
+                if not data:
+                    raise EOFError("it ends early")
+            piece = member.decompress(data, _PIECE)
+            data = b""
+            if piece:
+                yield piece
+        data = member.unused_data
+        while not (data := data.lstrip(b"\0")) and (more := source.read(_PIECE)):
+            data = more
+        if 0 < len(data) < len(magic):
+            data += source.read(_PIECE)
+        if data and not data.startswith(magic):
+            raise EOFError("something else follows it")
+
+
+def _zstd(source: _Counted) -> Iterator[bytes]:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MEMORY)
+    stream = cast("IO[bytes]", source)  # all it does is call read
+    with decompressor.stream_reader(stream, read_across_frames=True, closefd=False) as reader:
+        while piece := reader.read(_PIECE):
+            yield piece
+
+
+class _Counted:
+    """A stream that counts what went through and can be looked into once, at its start."""
+
+    def __init__(self, source: Readable) -> None:
+        self._source = source
+        self._held = b""
+        self.count = 0
+
+    def peek(self) -> bytes:
+        while len(self._held) < 8 and (piece := self._source.read(_PIECE)):
+            self._held += piece
+        return self._held[:8]
+
+    def read(self, size: int, /) -> bytes:
+        if self._held:
+            piece, self._held = self._held[:size], self._held[size:]
+        else:
+            piece = self._source.read(size)
+        self.count += len(piece)
+        return piece
+
+
+class Sink(Protocol):
+    """Where a blob goes: `content.Ingest`."""
+
+    def write(self, data: bytes, /) -> None: ...
+    def commit(self) -> Digest: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenLayer:
+    """`digest` and `size` of the compressed blob, `diff_id` and `tar_size` of the tar in it."""
+
+    digest: Digest
+    diff_id: Digest
+    size: int
+    tar_size: int
+
+
+class LayerWriter:
+    """Tar bytes in, a gzip blob out: `write` any number of times, then `finish` once, in a `with`.
+
+    Hashing, compressing and storing run in a thread beside the writer. The same tar gives the same
+    blob, however it is cut into writes.
+    """
+
+    MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._hash = hashlib.sha256()
+        self._gzip = isal_zlib.compressobj(level=1, wbits=16 + zlib.MAX_WBITS)
+        self._held = bytearray()
+        self._worker = ThreadPoolExecutor(1, "compress")
+        self._under_way: deque[Future[None]] = deque()
+        self._size = 0
+        self._tar_size = 0
+
+    def write(self, data: bytes, /) -> int:
+        self._held += data
+        at = 0
+        while len(self._held) - at >= _PIECE:
+            self._submit(bytes(memoryview(self._held)[at : at + _PIECE]))
+            at += _PIECE
+        del self._held[:at]
+        return len(data)
+
+    def finish(self) -> WrittenLayer:
+        """Commit the blob. Raises what the sink's `write` and `commit` do."""
+        self._submit(bytes(self._held))
+        while self._under_way:
+            self._under_way.popleft().result()
+        self._send(self._gzip.flush())
+        return WrittenLayer(
+            digest=self._sink.commit(),
+            diff_id=Digest.from_hex(self._hash.hexdigest()),
+            size=self._size,
+            tar_size=self._tar_size,
+        )
+
+    def close(self) -> None:
+        """End the thread; what is not finished is left to the sink."""
+        self._worker.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> LayerWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _submit(self, piece: bytes) -> None:
+        if len(self._under_way) == _AHEAD:
+            self._under_way.popleft().result()
+        self._under_way.append(self._worker.submit(self._compress, piece))
+
+    def _compress(self, piece: bytes) -> None:
+        self._hash.update(piece)
+        self._tar_size += len(piece)
+        self._send(self._gzip.compress(piece))
+
+    def _send(self, data: bytes) -> None:
+        if data:
+            self._sink.write(data)
+            self._size += len(data)
