@@ -78,6 +78,10 @@ class OCIRuntime:
         except (ValueError, KeyError) as error:
             raise RuntimeFailed(f"{self.binary.name} gave no state of {id}", id=id) from error
 
+    def waits(self, id: str) -> bool:
+        """Whether the container is created and nobody has started it. Asks no runtime."""
+        return (self.root / id / "exec.fifo").exists()
+
     def list(self) -> frozenset[str]:
         """Ids that have state on disk, also half-made ones."""
         if not self.root.is_dir():

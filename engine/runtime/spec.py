@@ -61,13 +61,17 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """What runs: the command, its environment (`NAME=value`) and the user it runs as."""
+    """What runs: the command, its environment (`NAME=value`) and the user it runs as.
+
+    `size` (columns, rows) is a tty's own from its first moment on.
+    """
 
     args: tuple[str, ...]
     env: tuple[str, ...] = ()
     cwd: str = "/"
     user: User = field(default_factory=User)
     tty: bool = False
+    size: tuple[int, int] | None = None
     capabilities: tuple[str, ...] = field(default_factory=capabilities.resolve)
     no_new_privileges: bool = False
 
@@ -98,7 +102,7 @@ def build_process(process: ProcessSpec, *, privileged: bool = False) -> dict[str
     held = list(process.capabilities)
     # execve(2) drops them for another user than root; moby leaves them out likewise.
     root = process.user.uid == 0 or privileged
-    return {
+    built = {
         "terminal": process.tty,
         "user": {
             "uid": process.user.uid,
@@ -118,6 +122,10 @@ def build_process(process: ProcessSpec, *, privileged: bool = False) -> dict[str
         "rlimits": [_rlimit("RLIMIT_NOFILE", resource.RLIMIT_NOFILE, *_NOFILE)],
         "noNewPrivileges": process.no_new_privileges,
     }
+    if process.tty and process.size is not None:
+        columns, rows = process.size
+        built["consoleSize"] = {"width": columns, "height": rows}
+    return built
 
 
 def build_spec(spec: ContainerSpec) -> dict[str, Any]:

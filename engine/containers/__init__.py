@@ -1,0 +1,1 @@
+"""Containers on one machine: their folders, their life, their log, their terminals."""

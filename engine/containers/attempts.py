@@ -1,0 +1,140 @@
+"""One start of a container as its exit folder shows it: begun, started, ended, cleaned up.
+
+The folder is made before anything else and read after any crash. Files in it, in their order:
+conmon.pid and init.pid (by conmon), started.json (by us), the exit code in a file of the
+container's id (by conmon), finished.json (by us, after the clean-up).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from engine.containers.layout import read_json, write_json
+from engine.network.spec import PublishedPort
+from engine.runtime import conmon, processes
+from engine.runtime.processes import ProcessRef
+
+# What a shell would say of a process ended by SIGKILL: the code when nobody saw the real one.
+LOST_CODE = 137
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """`ports` are what was published, free ones chosen."""
+
+    conmon_pid: int
+    init_pid: int
+    started_at: datetime
+    ports: tuple[PublishedPort, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """`lost`: conmon ended without leaving a code, so `code` is 137. `oom`: out of memory."""
+
+    code: int
+    finished_at: datetime
+    lost: bool = False
+    oom: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A start of `id`, or with `id` of a container an exec in it: the folder is its own."""
+
+    folder: Path
+    id: str
+
+    def begin(self) -> None:
+        self.folder.mkdir(parents=True, mode=0o700)
+
+    @property
+    def begun(self) -> bool:
+        return self.folder.is_dir()
+
+    def write_started(self, created: conmon.Created, ports: tuple[PublishedPort, ...]) -> Started:
+        """Raises ProcessLookupError when either has ended already."""
+        now = datetime.now(UTC)
+        write_json(
+            self.folder / "started.json",
+            {
+                "boot": processes.boot_id(),
+                "conmon_pid": created.conmon_pid,
+                "conmon_start": _start(created.conmon_pid),
+                "init_pid": created.init_pid,
+                "init_start": _start(created.init_pid),
+                "started_at": now.isoformat(),
+                "ports": [port.to_json() for port in ports],
+            },
+        )
+        return Started(created.conmon_pid, created.init_pid, now, ports)
+
+    def started(self) -> Started | None:
+        values = read_json(self.folder / "started.json")
+        if values is None:
+            return None
+        return Started(
+            values["conmon_pid"],
+            values["init_pid"],
+            datetime.fromisoformat(values["started_at"]),
+            tuple(PublishedPort.from_json(port) for port in values["ports"]),
+        )
+
+    def processes(self) -> tuple[ProcessRef | None, ProcessRef | None]:
+        """(conmon, the first process), as far as they may still be alive."""
+        values = read_json(self.folder / "started.json")
+        if values is None or values["boot"] != processes.boot_id():
+            return None, None
+        return (
+            ProcessRef(values["conmon_pid"], values["conmon_start"]),
+            ProcessRef(values["init_pid"], values["init_start"]),
+        )
+
+    def strays(self) -> list[ProcessRef]:
+        """conmons of this start, for one whose starter was killed before it knew their pids.
+
+        Found by their arguments: a number in a file would be no proof.
+        """
+        return processes.find("--exit-dir", str(self.folder), "-c", self.id)
+
+    def exit(self) -> Exit | None:
+        """None while it has not ended, or ended without a word and was not cleaned up yet."""
+        values = read_json(self.folder / "finished.json")
+        if values is not None:
+            return Exit(
+                values["code"],
+                datetime.fromisoformat(values["finished_at"]),
+                values["lost"],
+                values["oom"],
+            )
+        file = self.folder / self.id
+        try:
+            code = int(file.read_text())
+            when = datetime.fromtimestamp(file.stat().st_mtime, UTC)
+        except (FileNotFoundError, ValueError):
+            return None
+        return Exit(code, when)
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "finished.json").exists()
+
+    def write_finished(self, ended: Exit) -> None:
+        write_json(
+            self.folder / "finished.json",
+            {
+                "code": ended.code,
+                "finished_at": ended.finished_at.isoformat(),
+                "lost": ended.lost,
+                "oom": ended.oom,
+            },
+        )
+
+
+def _start(pid: int) -> int:
+    start = processes.start_time(pid)
+    if start is None:
+        raise ProcessLookupError(f"process {pid} has ended")
+    return start

@@ -1,0 +1,410 @@
+"""Containers as the machine has them: create, start, signal, stop, finish, remove, observe.
+
+Everything is told by id and *generation* (which start): what belongs to an older one is never
+touched for a newer. Whoever changes a container's state holds `ContainerDir.lock`; nothing here
+takes it. Killed between any two steps, what is left is something `observe` names and `finish`
+takes away. Rows, restart policies and who may do what are left to services; exec and attach to
+their own modules.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal as signals
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import IPv4Address
+from typing import Literal, Protocol
+
+from engine.config import EngineConfig
+from engine.containers import volumes
+from engine.containers.attempts import LOST_CODE, Attempt, Exit, Started
+from engine.containers.etc import write_etc
+from engine.containers.layout import ContainerDir, write_json
+from engine.containers.settings import ContainerSettings
+from engine.errors import (
+    Conflict,
+    EngineError,
+    InvalidInput,
+    NotFound,
+    RuntimeFailed,
+    WrongState,
+)
+from engine.network.ports import Reservation
+from engine.network.spec import Attachment, PortBinding, PublishedPort
+from engine.runtime.cgroups import hierarchies
+from engine.runtime.conmon import Conmon, Supervised
+from engine.runtime.oci_runtime import OCIRuntime, exit_code_of
+from engine.runtime.processes import ProcessRef
+from engine.runtime.spec import (
+    ContainerSpec,
+    ProcessSpec,
+    Resources,
+    build_spec,
+    environment,
+)
+from engine.runtime.users import resolve_user
+from engine.snapshots.protocol import Snapshotter
+
+__all__ = ["Containers", "Exit", "Observed", "Started"]
+
+# How long a process may take to die of SIGKILL, and conmon to report it and leave.
+_DEATH_SECONDS = 10.0
+
+Status = Literal["created", "starting", "running", "ended", "lost", "finished"]
+
+
+class Network(Protocol):
+    """What a container needs of engine.network.manager.NetworkManager."""
+
+    def reserve(self, bindings: Iterable[PortBinding]) -> Reservation: ...
+    def attach(self, attachment: Attachment, container_id: str, pid: int) -> None: ...
+    def publish(
+        self, container_id: str, address: IPv4Address, ports: Iterable[PublishedPort]
+    ) -> None: ...
+    def unpublish(self, container_id: str) -> None: ...
+    def detach(self, container_id: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the machine says of a container's newest start.
+
+    created: never started. starting: its starter was killed on the way. running. ended: conmon
+    left an exit, not yet cleaned up. lost: conmon is gone and left none. finished: cleaned up.
+    All but `created`, `running` and `finished` want a `finish`.
+    """
+
+    id: str
+    status: Status
+    generation: int = 0
+    started: Started | None = None
+    exit: Exit | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
+
+
+class Containers:
+    """All containers of one home. Several processes may use the same home at once."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        snapshots: Snapshotter,
+        runtime: OCIRuntime,
+        network: Network | None,
+    ) -> None:
+        self._config = config
+        self._snapshots = snapshots
+        self._runtime = runtime
+        self._network = network
+        self._conmon = Conmon(runtime)
+
+    def create(self, settings: ContainerSettings) -> None:
+        """Lay out the folder, the writable layer and the volumes. Idempotent.
+
+        Where the container exists already its settings are written anew. Raises Conflict when
+        they name another image, NotFound when the layers are not here, InvalidInput, NoSpace.
+        """
+        directory = ContainerDir(self._config, settings.id)
+        if directory.settings.exists():
+            before = ContainerSettings.from_json(directory.settings.read_bytes())
+            if before == settings:
+                return
+            if (before.image, before.chain) != (settings.image, settings.chain):
+                raise Conflict(f"container {settings.id} is of another image", id=settings.id)
+        for folder in (directory.bundle, directory.rootfs, directory.log):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        key = _key(settings.id)
+        if not self._snapshots.exists(key):
+            self._snapshots.prepare(key, settings.chain or None)
+        if volumes.missing(directory.volumes, settings.volumes):
+            # A creation before this one may have been killed with the file system mounted.
+            self._snapshots.unmount(directory.rootfs)
+            self._snapshots.mount(key, directory.rootfs)
+            try:
+                volumes.fill(directory.volumes, directory.rootfs, settings.volumes)
+            finally:
+                self._snapshots.unmount(directory.rootfs)
+        write_json(directory.settings, settings.to_json())
+
+    def settings(self, id: str) -> ContainerSettings:
+        """Raises NotFound."""
+        try:
+            return ContainerSettings.from_json(ContainerDir(self._config, id).settings.read_bytes())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise NotFound(f"no such container: {id}", kind="container", id=id) from error
+
+    def start(
+        self,
+        id: str,
+        generation: int,
+        size: tuple[int, int] | None = None,
+        attachments: Sequence[Attachment] = (),
+    ) -> Started:
+        """Start it; `size` is (columns, rows) of its terminal, from the first byte on.
+
+        `generation` is a new one. Earlier ones are cleaned up first. When anything fails, all
+        before it is undone. Raises NotFound, WrongState (an earlier one runs), Conflict (this
+        generation was used), InvalidInput (no command, no such user or program), PortTaken,
+        RuntimeFailed, MountFailed, NetworkFailed.
+        """
+        settings = self.settings(id)
+        directory = ContainerDir(self._config, id)
+        for older, folder in directory.attempts().items():
+            if older >= generation:
+                raise Conflict(f"container {id} has had its start {older}", id=id)
+            self.finish(id, older)
+            shutil.rmtree(folder)
+        directory.remove_execs()
+        attempt = Attempt(directory.exits(generation), id)
+        attempt.begin()
+        try:
+            return self._start(settings, directory, attempt, size, attachments)
+        except BaseException:
+            self._end_conmon(attempt)
+            self._clean(directory)
+            shutil.rmtree(attempt.folder, ignore_errors=True)
+            raise
+
+    def signal(self, id: str, generation: int, number: int) -> None:
+        """A signal for the container's first process. Raises WrongState when it does not run."""
+        init = self._attempt(id, generation).processes()[1]
+        if init is None or not init.send(number):
+            raise WrongState(f"container {id} is not running", id=id)
+
+    def stop(self, id: str, generation: int, number: int, grace_seconds: float | None) -> None:
+        """Signal `number`, SIGKILL after `grace_seconds` (None: never); return when it has ended.
+
+        The exit is on disk when this returns, unless conmon itself had to be killed. Idempotent.
+        Raises EngineError when it survives SIGKILL.
+        """
+        attempt = self._attempt(id, generation)
+        supervisor, init = attempt.processes()
+        if init is not None and init.send(number):
+            if number != signals.SIGKILL and not init.wait(grace_seconds):
+                init.send(signals.SIGKILL)
+            if not init.wait(_DEATH_SECONDS):
+                raise EngineError(f"container {id} survives SIGKILL", id=id, pid=init.pid)
+        if supervisor is not None:
+            _outlast(supervisor)
+
+    def exit_of(self, id: str, generation: int) -> Exit | None:
+        """How this start ended; None while it has not, and where conmon left no word of it."""
+        return self._attempt(id, generation).exit()
+
+    def finish(self, id: str, generation: int) -> Exit | None:
+        """Clean up after an end: processes, runtime, network, ports, mount, cgroup. Idempotent.
+
+        Also ends what is half started or has lost its conmon (code 137). None for a start that
+        never was. Raises WrongState while the container runs as it should.
+        """
+        attempt = self._attempt(id, generation)
+        if not attempt.begun:
+            return None
+        if attempt.finished:
+            return attempt.exit()
+        if self._observe(id, generation, attempt).running:
+            raise WrongState(f"container {id} is running", hint="stop it first", id=id)
+        self._end_conmon(attempt)
+        directory = ContainerDir(self._config, id)
+        ended = attempt.exit() or Exit(LOST_CODE, datetime.now(UTC), lost=True)
+        if (directory.bundle / "oom").exists():
+            ended = Exit(ended.code, ended.finished_at, ended.lost, oom=True)
+        self._clean(directory)
+        attempt.write_finished(ended)
+        return ended
+
+    def remove(self, id: str) -> None:
+        """Its writable layer, log and volumes go. Idempotent. Raises WrongState while it runs."""
+        directory = ContainerDir(self._config, id)
+        attempts = directory.attempts()
+        for generation in attempts:
+            self.finish(id, generation)
+        # Without settings it is no container any more, whatever of it is left.
+        directory.settings.unlink(missing_ok=True)
+        self._snapshots.unmount(directory.rootfs)
+        self._snapshots.remove(_key(id))
+        for folder in attempts.values():
+            shutil.rmtree(folder, ignore_errors=True)
+        directory.remove_execs()
+        if directory.path.is_dir():
+            for entry in directory.path.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry.name != "lock":
+                    entry.unlink()
+
+    def observe(self, id: str) -> Observed:
+        """The newest start as disk and processes show it. Raises NotFound."""
+        self.settings(id)
+        attempts = ContainerDir(self._config, id).attempts()
+        if not attempts:
+            return Observed(id, "created")
+        generation = max(attempts)
+        return self._observe(id, generation, Attempt(attempts[generation], id))
+
+    def list_on_disk(self) -> list[str]:
+        """Ids of all containers, in no order."""
+        if not self._config.containers_dir.is_dir():
+            return []
+        return [path.parent.name for path in self._config.containers_dir.glob("*/settings.json")]
+
+    def _attempt(self, id: str, generation: int) -> Attempt:
+        return Attempt(ContainerDir(self._config, id).exits(generation), id)
+
+    def _observe(self, id: str, generation: int, attempt: Attempt) -> Observed:
+        started = attempt.started()
+        ended = attempt.exit()
+        status: Status
+        if attempt.finished:
+            status = "finished"
+        elif ended is not None:
+            status = "ended"
+        elif started is None or self._runtime.waits(id):
+            status = "starting"
+        else:
+            supervisor, _ = attempt.processes()
+            alive = supervisor is not None and supervisor.alive()
+            # It may have left between the two looks, exit file first.
+            ended = None if alive else attempt.exit()
+            status = "running" if alive else "ended" if ended else "lost"
+        return Observed(id, status, generation, started, ended)
+
+    def _start(
+        self,
+        settings: ContainerSettings,
+        directory: ContainerDir,
+        attempt: Attempt,
+        size: tuple[int, int] | None,
+        attachments: Sequence[Attachment],
+    ) -> Started:
+        (directory.bundle / "oom").unlink(missing_ok=True)
+        self._snapshots.unmount(directory.rootfs)
+        self._snapshots.mount(_key(settings.id), directory.rootfs)
+        self._write_config(settings, directory, size, attachments)
+        supervised = Supervised(
+            id=settings.id,
+            bundle=directory.bundle,
+            exit_dir=attempt.folder,
+            log=directory.log / "current",
+            tty=settings.tty,
+            stdin=settings.open_stdin,
+            stdin_once=settings.stdin_once,
+        )
+        try:
+            if settings.ports:
+                with self._networking(settings, attachments).reserve(settings.ports) as held:
+                    created, ports = self._conmon.create(supervised, held.fds), held.ports
+            else:
+                created, ports = self._conmon.create(supervised), ()
+            if attachments:
+                network = self._networking(settings, attachments)
+                for attachment in attachments:
+                    network.attach(attachment, settings.id, created.init_pid)
+                if ports:
+                    network.publish(settings.id, attachments[0].address, ports)
+            started = attempt.write_started(created, ports)
+            self._runtime.start(settings.id)
+        except ProcessLookupError as error:
+            raise RuntimeFailed(
+                f"container {settings.id} was killed while it started", id=settings.id
+            ) from error
+        except RuntimeFailed as error:
+            raise _explained(error, settings) from error
+        return started
+
+    def _networking(
+        self, settings: ContainerSettings, attachments: Sequence[Attachment]
+    ) -> Network:
+        if self._network is None or not attachments:
+            raise InvalidInput(
+                f"container {settings.id} has no network",
+                hint="put it on a network, or publish no ports",
+                field="ports",
+            )
+        return self._network
+
+    def _write_config(
+        self,
+        settings: ContainerSettings,
+        directory: ContainerDir,
+        size: tuple[int, int] | None,
+        attachments: Sequence[Attachment],
+    ) -> None:
+        user = resolve_user(settings.user, directory.rootfs)
+        hostname = settings.hostname or settings.id[:12]
+        process = ProcessSpec(
+            args=settings.args,
+            env=environment(settings.env, user=user, tty=settings.tty, hostname=hostname),
+            cwd=settings.working_dir or "/",
+            user=user,
+            tty=settings.tty,
+            size=size,
+            no_new_privileges=settings.no_new_privileges,
+        )
+        spec = ContainerSpec(
+            process=process,
+            rootfs=directory.rootfs,
+            cgroup=self._runtime.cgroup(settings.id),
+            hostname=hostname,
+            mounts=(
+                *write_etc(directory.etc, hostname, attachments),
+                *volumes.mounts(directory.volumes, settings.volumes),
+            ),
+            resources=Resources(settings.memory, settings.cpus, settings.pids),
+            # As Docker: a namespace of their own on v2, the host's (read-only) on v1.
+            private_cgroups=hierarchies().pure_v2,
+        )
+        (directory.bundle / "config.json").write_text(json.dumps(build_spec(spec)))
+
+    def _end_conmon(self, attempt: Attempt) -> None:
+        """What still lives of this start ends here; after a proper exit that is conmon alone."""
+        supervisor = attempt.processes()[0]
+        if attempt.started() is None:
+            # Half started: conmon first, and with it the runtime it waits for, so that nothing
+            # is made any more behind the purge.
+            for process in attempt.strays():
+                process.send(signals.SIGKILL)
+                process.wait(_DEATH_SECONDS)
+        if attempt.exit() is None:
+            self._runtime.purge(attempt.id)
+        if supervisor is not None:
+            _outlast(supervisor)
+
+    def _clean(self, directory: ContainerDir) -> None:
+        self._runtime.purge(directory.id)
+        if self._network is not None:
+            self._network.unpublish(directory.id)
+            self._network.detach(directory.id)
+        self._snapshots.unmount(directory.rootfs)
+
+
+def _outlast(supervisor: ProcessRef) -> None:
+    """conmon leaves at once after its container, unless a client of its that does not read holds
+    it up: then it is killed."""
+    if not supervisor.wait(_DEATH_SECONDS):
+        supervisor.send(signals.SIGKILL)
+        supervisor.wait(_DEATH_SECONDS)
+
+
+def _key(id: str) -> str:
+    return f"container-{id}"
+
+
+def _explained(error: RuntimeFailed, settings: ContainerSettings) -> Exception:
+    """A command that is not there is the user's to mend, with the code a shell would give."""
+    code = exit_code_of(error.message)
+    if code is None:
+        return error
+    return InvalidInput(
+        error.message,
+        hint="check the command against what the image has",
+        field="cmd",
+        id=settings.id,
+        code=code,
+    )

@@ -1,0 +1,115 @@
+"""One home on this machine for tests: containers of a busybox image, all taken away at the end."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import EngineConfig
+from engine.containers.attach import Attach
+from engine.containers.attempts import Attempt, Exit, Started
+from engine.containers.layout import ContainerDir
+from engine.containers.lifecycle import Containers, Network
+from engine.containers.logs import LogReader, decode_tty
+from engine.containers.settings import ContainerSettings
+from engine.runtime import cgroups
+from engine.runtime.inotify import CREATE, MODIFY, MOVED_TO, Inotify
+from engine.runtime.oci_runtime import OCIRuntime
+from engine.runtime.processes import wait
+from engine.snapshots.overlay import OverlaySnapshotter
+from tests.rootfs import make_rootfs
+
+IMAGE = "sha256:" + "1" * 64
+
+
+class Machine:
+    """A home with one image (`chain`), and containers made from it."""
+
+    def __init__(self, home: Path, network: Network | None = None) -> None:
+        self.config = EngineConfig(home=home)
+        self.snapshots = OverlaySnapshotter(self.config.snapshots_dir)
+        self.runtime = OCIRuntime(self.config.run_dir / "runtime", self.config.cgroup_parent)
+        self.containers = Containers(self.config, self.snapshots, self.runtime, network)
+        self.chain = "sha256:" + "2" * 64
+        self.snapshots.prepare("base", None)
+        root = make_rootfs(self.snapshots.upper("base"))
+        seeded = root / "seeded"
+        seeded.mkdir(mode=0o750)
+        (seeded / "file").write_text("seed\n")
+        shutil.chown(seeded, 1000, 1000)
+        self.snapshots.commit("base", self.chain)
+
+    def create(self, script: str, **changes: Any) -> str:
+        """A container that runs `script`; any field of its settings may be given."""
+        values: dict[str, Any] = {"cmd": ("/bin/sh", "-c", script), "name": "test", **changes}
+        settings = ContainerSettings(
+            id=secrets.token_hex(32), image=IMAGE, chain=self.chain, **values
+        )
+        self.containers.create(settings)
+        return settings.id
+
+    def start(self, id: str, generation: int = 1, **more: Any) -> Started:
+        return self.containers.start(id, generation, **more)
+
+    def finish(self, id: str, generation: int = 1) -> Exit:
+        """Wait for its end, then clean up."""
+        conmon = Attempt(self.directory(id).exits(generation), id).processes()[0]
+        assert conmon is None or conmon.wait(20)
+        ended = self.containers.finish(id, generation)
+        assert ended is not None
+        return ended
+
+    def directory(self, id: str) -> ContainerDir:
+        return ContainerDir(self.config, id)
+
+    def log(self, folder: Path) -> bytes:
+        with LogReader(folder) as reader:
+            return decode_tty(reader.read(reader.bounds()[0], 1 << 26).data)[0]
+
+    def wait_for(self, id: str, text: bytes, seconds: float = 10) -> None:
+        self.wait_for_log(self.directory(id).log, text, seconds)
+
+    def wait_for_log(self, folder: Path, text: bytes, seconds: float = 10) -> None:
+        """Until `text` is in the log."""
+        deadline = time.monotonic() + seconds
+        with Inotify() as watch:
+            watch.add(folder, CREATE | MODIFY | MOVED_TO)
+            while text not in self.log(folder):
+                assert wait(watch.fileno(), deadline - time.monotonic()), self.log(folder)
+                watch.read()
+
+    def type(self, id: str, data: bytes) -> None:
+        """On the terminal or stdin of the container's own process."""
+        with Attach.connect(self.directory(id).bundle) as attached:
+            attached.setblocking(True)
+            attached.send(data)
+
+    def mounted(self, id: str) -> bool:
+        return any(target == self.directory(id).rootfs for _, target in self.snapshots.mounts())
+
+    def close(self) -> None:
+        """Kill and unmount everything."""
+        for id in self.containers.list_on_disk():
+            for generation in self.directory(id).attempts():
+                self.containers.stop(id, generation, 9, 0)
+                self.containers.finish(id, generation)
+            self.containers.remove(id)
+        top = f"/{self.config.cgroup_parent}"
+        cgroups.kill(top)
+        assert cgroups.wait_empty(top, 10)
+        cgroups.remove_tree(top)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    made = Machine(tmp_path / "home")
+    try:
+        yield made
+    finally:
+        made.close()

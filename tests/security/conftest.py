@@ -1,0 +1,5 @@
+"""Fixtures of the tests that use this machine."""
+
+from tests.machine import machine
+
+__all__ = ["machine"]
