@@ -255,10 +255,10 @@ class WrittenLayer:
 
 
 class LayerWriter:
-    """Tar bytes in, a gzip blob out: `write` any number of times, then `finish` once, in a `with`.
+    """Tar bytes in, a gzip blob out: `write` any number of times, then `commit` once.
 
-    Hashing, compressing and storing run in a thread beside the writer. The same tar gives the same
-    blob, however it is cut into writes.
+    Hashing and compressing run in a thread beside the writer; the sink is only ever called from
+    the writer's own. The same tar gives the same blob, however it is cut into writes.
     """
 
     MEDIA_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
@@ -268,8 +268,8 @@ class LayerWriter:
         self._hash = hashlib.sha256()
         self._gzip = isal_zlib.compressobj(level=1, wbits=16 + zlib.MAX_WBITS)
         self._held = bytearray()
-        self._worker = ThreadPoolExecutor(1, "compress")
-        self._under_way: deque[Future[None]] = deque()
+        self._worker = ThreadPoolExecutor(1, "compress")  # ends with this object at the latest
+        self._under_way: deque[Future[bytes]] = deque()
         self._size = 0
         self._tar_size = 0
 
@@ -282,12 +282,13 @@ class LayerWriter:
         del self._held[:at]
         return len(data)
 
-    def finish(self) -> WrittenLayer:
-        """Commit the blob. Raises what the sink's `write` and `commit` do."""
+    def commit(self) -> WrittenLayer:
+        """Write what is left and commit the sink. Raises what its `write` and `commit` do."""
         self._submit(bytes(self._held))
         while self._under_way:
-            self._under_way.popleft().result()
+            self._send(self._under_way.popleft().result())
         self._send(self._gzip.flush())
+        self._worker.shutdown()
         return WrittenLayer(
             digest=self._sink.commit(),
             diff_id=Digest.from_hex(self._hash.hexdigest()),
@@ -295,30 +296,15 @@ class LayerWriter:
             tar_size=self._tar_size,
         )
 
-    def close(self) -> None:
-        """End the thread; what is not finished is left to the sink."""
-        self._worker.shutdown(cancel_futures=True)
-
-    def __enter__(self) -> LayerWriter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _submit(self, piece: bytes) -> None:
         if len(self._under_way) == _AHEAD:
-            self._under_way.popleft().result()
+            self._send(self._under_way.popleft().result())
         self._under_way.append(self._worker.submit(self._compress, piece))
 
-    def _compress(self, piece: bytes) -> None:
+    def _compress(self, piece: bytes) -> bytes:
         self._hash.update(piece)
         self._tar_size += len(piece)
-        self._send(self._gzip.compress(piece))
+        return self._gzip.compress(piece)
 
     def _send(self, data: bytes) -> None:
         if data:
