@@ -17,7 +17,14 @@ from engine.dockerfile.flags import Flags, Kind, did_you_mean, read_flags
 from engine.dockerfile.heredoc import Heredoc
 from engine.dockerfile.mounts import parse_mount
 from engine.dockerfile.ports import exposed_ports
-from engine.dockerfile.words import json_list, split_blanks, split_command, split_pairs, split_words
+from engine.dockerfile.words import (
+    json_list,
+    split_blanks,
+    split_command,
+    split_first,
+    split_pairs,
+    split_words,
+)
 from engine.errors import InvalidInput
 from engine.oci import Healthcheck, Platform
 
@@ -77,10 +84,8 @@ def read_instruction(parts: Parts) -> ast.Instruction:
     """Raises InvalidInput with a hint."""
     read = _READERS.get(parts.keyword)
     if read is None:
-        raise InvalidInput(
-            f"unknown instruction: {parts.keyword}",
-            hint=did_you_mean(parts.keyword, _READERS) or "",
-        )
+        written, _, _ = split_command(parts.place["text"])
+        raise InvalidInput(f"unknown instruction: {written}", hint=did_you_mean(written, _READERS))
     return read(parts)
 
 
@@ -319,7 +324,7 @@ def _shell(parts: Parts) -> ast.Instruction:
 
 
 def _health_check(parts: Parts) -> ast.Instruction:
-    kind, command = (*parts.rest.split(maxsplit=1), "", "")[:2]
+    kind, command = split_first(parts.rest)
     if kind.upper() == "NONE":
         parts.flags()
         if command:
@@ -370,7 +375,7 @@ def _on_build(parts: Parts) -> ast.Instruction:
     keyword, flags, rest = split_command(parts.rest)
     if keyword.upper() in _NOT_IN_ONBUILD:
         raise InvalidInput(
-            f"ONBUILD takes no {keyword.upper()}", hint=f"remove ONBUILD or {keyword.upper()}"
+            f"ONBUILD takes no {keyword.upper()}", hint=f"leave the {keyword.upper()} away"
         )
     bodies = "".join(f"\n{heredoc.content}{heredoc.name}" for heredoc in parts.heredocs)
     place: Place = {**parts.place, "text": parts.rest, "flags": flags}

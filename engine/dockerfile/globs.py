@@ -58,19 +58,21 @@ class ShellPattern:
         """
         out: list[str] = []
         position = size = 0
+        last_end = -1
         while found := self._find(value, position, anchored=False, longest=True):
             start, end = found
-            out += [value[position:start], text]
-            size += start - position + len(text)
+            # An empty match right behind another match is none.
+            put = "" if start == end == last_end else text
+            # An empty one passes over the next character, or would be found again.
+            passed = value[start : start + 1] if start == end else ""
+            out += [value[position:start], put, passed]
+            size += start - position + len(put) + len(passed)
             if size > limit:
                 raise InvalidInput(
                     f"a replacement gives over {limit} characters",
                     hint="replace by less, or in a file",
                 )
-            if end == start:
-                out.append(value[start : start + 1])
-                end += 1
-            position = end
+            position = last_end = end if end > start else end + 1
             if not every or position > len(value):
                 break
         return "".join(out) + value[position:]

@@ -73,7 +73,8 @@ def parse_mount(text: str, put: Callable[[str], str] = str) -> Mount:
     for key, types in _ONLY.items():
         if key in options and kind not in types:
             raise InvalidInput(
-                f"a {kind} mount takes no {key}", hint=f"{key} is for {' and '.join(types)} mounts"
+                f"a {kind} mount takes no {key}",
+                hint=f"{key} is for mounts of type {', '.join(types)}",
             )
     sharing = options.get("sharing", "").lower()
     if "sharing" in options and sharing not in SHARING:

@@ -60,8 +60,8 @@ class Matcher:
     """An ordered list of patterns. Paths are relative, clean, with `/`. Not for several threads."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        """Raises InvalidInput naming the pattern."""
-        self._patterns = tuple(_pattern(text) for text in patterns)
+        """Blank ones are left out. Raises InvalidInput naming the pattern."""
+        self._patterns = tuple(_pattern(text.strip()) for text in patterns if text.strip())
         self._folders: dict[str, int] = {"": 0}
 
     def matches(self, path: str) -> bool:

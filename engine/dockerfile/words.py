@@ -14,6 +14,7 @@ from engine.dockerfile.lines import SPACES
 from engine.errors import InvalidInput
 
 _BLANKS = re.compile(r"[\t\v\f\r ]+")
+_SPACES = re.compile(f"[{SPACES}]+")
 
 
 def split_command(text: str) -> tuple[str, tuple[str, ...], str]:
@@ -55,6 +56,12 @@ def _split_flags(text: str) -> tuple[list[str], str]:
 def split_blanks(text: str) -> tuple[str, ...]:
     """Parted at blanks, quotes meaning nothing."""
     return tuple(_BLANKS.split(text)) if text else ()
+
+
+def split_first(text: str) -> tuple[str, str]:
+    """The first word, and what follows it after blanks of any kind."""
+    first, *rest = _SPACES.split(text, maxsplit=1)
+    return first, rest[0] if rest else ""
 
 
 def split_words(text: str, escape: str) -> tuple[str, ...]:
