@@ -54,17 +54,19 @@ class Attempt:
     def begun(self) -> bool:
         return self.folder.is_dir()
 
-    def write_started(self, created: conmon.Created, ports: tuple[PublishedPort, ...]) -> Started:
-        """Raises ProcessLookupError when either has ended already."""
+    def write_started(
+        self, created: conmon.Created, ports: tuple[PublishedPort, ...] = ()
+    ) -> Started:
+        """What has ended already is written with the start time 0, which no process has."""
         now = datetime.now(UTC)
         write_json(
             self.folder / "started.json",
             {
                 "boot": processes.boot_id(),
                 "conmon_pid": created.conmon_pid,
-                "conmon_start": _start(created.conmon_pid),
+                "conmon_start": processes.start_time(created.conmon_pid) or 0,
                 "init_pid": created.init_pid,
-                "init_start": _start(created.init_pid),
+                "init_start": processes.start_time(created.init_pid) or 0,
                 "started_at": now.isoformat(),
                 "ports": [port.to_json() for port in ports],
             },
@@ -131,10 +133,3 @@ class Attempt:
                 "oom": ended.oom,
             },
         )
-
-
-def _start(pid: int) -> int:
-    start = processes.start_time(pid)
-    if start is None:
-        raise ProcessLookupError(f"process {pid} has ended")
-    return start

@@ -51,7 +51,7 @@ from engine.snapshots.protocol import Snapshotter
 __all__ = ["Containers", "Exit", "Observed", "Started"]
 
 # How long a process may take to die of SIGKILL, and conmon to report it and leave.
-_DEATH_SECONDS = 10.0
+_DEATH_SECONDS = 5.0
 
 Status = Literal["created", "starting", "running", "ended", "lost", "finished"]
 
@@ -310,10 +310,6 @@ class Containers:
                     network.publish(settings.id, attachments[0].address, ports)
             started = attempt.write_started(created, ports)
             self._runtime.start(settings.id)
-        except ProcessLookupError as error:
-            raise RuntimeFailed(
-                f"container {settings.id} was killed while it started", id=settings.id
-            ) from error
         except RuntimeFailed as error:
             raise _explained(error, settings) from error
         return started
