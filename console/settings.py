@@ -101,6 +101,8 @@ def _database() -> dict[str, Any]:
             "transaction_mode": "IMMEDIATE",
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
         }
+        # Tests use several threads, and memory shared by threads locks whole tables.
+        database["TEST"] = {"NAME": str(ENGINE.home / "db" / "test.sqlite3")}
     return database
 
 

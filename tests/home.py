@@ -12,6 +12,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from tests.pools import free_pool
+
 _HOME = Path(tempfile.mkdtemp(prefix="quayside-tests-"))
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 for _name in [name for name in os.environ if name.startswith("QUAYSIDE_")]:
@@ -19,6 +21,7 @@ for _name in [name for name in os.environ if name.startswith("QUAYSIDE_")]:
 os.environ.pop("DATABASE_URL", None)
 os.environ.pop("REDIS_URL", None)
 os.environ["QUAYSIDE_HOME"] = str(_HOME)
+os.environ["QUAYSIDE_ADDRESS_POOL"] = free_pool()
 os.environ["SECRET_KEY"] = "only-for-tests"
 for _folder in ("db", "uploads", "static"):
     (_HOME / _folder).mkdir()

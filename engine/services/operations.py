@@ -14,13 +14,19 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 from celery import current_app
+from django.conf import settings
 from django.db import close_old_connections, transaction
 from django.db.models import F, Q
 from django.utils import timezone
 from kombu.exceptions import OperationalError
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from engine import publish
 from engine.errors import Cancelled, EngineError, QuaysideError, UserError, WrongState
@@ -58,14 +64,32 @@ def submit(
 
 
 def dispatch(operation: Operation) -> bool:
-    """Queue the operation's task; False when the broker is away (reconcile queues it later)."""
+    """Queue the operation's task; False when the broker is away (the keeper queues it later).
+
+    Asked first whether it is there: kombu's own first try takes seconds to give up."""
     task = _TASKS[operation.kind.partition(".")[0]]
     try:
+        _redis().ping()
         current_app.send_task(task, args=[operation.pk], retry=False)
-    except (OperationalError, OSError) as error:
+    except (OperationalError, RedisError, OSError) as error:
         logger.warning("operation %s waits, the queue is away: %s", operation.pk, error)
         return False
     return True
+
+
+@cache
+def _redis() -> Redis:
+    return redis_client()
+
+
+def redis_client() -> Redis:
+    """A client that answers or fails at once: nobody waits for a Redis that is away."""
+    return Redis.from_url(
+        settings.REDIS_URL,
+        socket_timeout=1,
+        socket_connect_timeout=1,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def cancel(operation: Operation) -> None:

@@ -20,7 +20,7 @@ from engine.ceiling import Ceiling
 from engine.containers.layout import ContainerDir
 from engine.containers.lifecycle import Started
 from engine.containers.settings import ContainerSettings
-from engine.errors import NotFound, QuaysideError, WrongState
+from engine.errors import NotFound, QuaysideError, SupervisorLost, WrongState
 from engine.events import Kind
 from engine.models import Container, Endpoint, Network, Operation, Port
 from engine.network.spec import Attachment, NetworkSpec
@@ -82,11 +82,12 @@ def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
                 Container.objects.filter(pk=container.pk).update(error=error.as_dict())
                 publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
             raise
-        _record_start(container, generation, started)
+        record_start(container, generation, started)
     return {"generation": generation}
 
 
-def _record_start(container: Container, generation: int, started: Started) -> None:
+def record_start(container: Container, generation: int, started: Started) -> None:
+    """Write down that this start has come to run. The caller holds the directory's lock."""
     with transaction.atomic():
         Container.objects.filter(pk=container.pk).update(
             state=State.RUNNING,
@@ -216,8 +217,6 @@ def _record_exit(container: Container) -> None:
 
 
 def _lost() -> dict[str, Any]:
-    from engine.errors import SupervisorLost
-
     return SupervisorLost(
         "the container's supervisor was lost, so the container was ended",
         hint="start it again",

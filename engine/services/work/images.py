@@ -13,9 +13,9 @@ from django.db import transaction
 from engine import publish
 from engine.errors import NotFound
 from engine.events import Kind
+from engine.images.leases import Leases
 from engine.images.pull import Progress, PulledImage, pull
 from engine.models import Image, Namespace, Operation
-from engine.oci import platform
 from engine.oci.reference import Reference
 from engine.registry.client import RegistryClient
 from engine.services import images, operations
@@ -51,22 +51,23 @@ def fetch(
     """Pull into the store and record the image under its name. Raises RegistryError and kin."""
     client = RegistryClient(
         reference.domain,
-        mirrors=host().config.mirrors,
+        mirrors=host().config.mirrors.get(reference.domain, ()),
         insecure=host().config.insecure_registries,
     )
-    pulled = pull(
-        reference,
-        client=client,
-        content=host().content,
-        snapshots=host().snapshots,
-        platform=platform.host(),
-        progress=progress,
-        cancelled=cancelled,
-    )
-    return record(namespace, pulled, reference)
+    with Leases.of(host().config).take() as lease:
+        pulled = pull(
+            reference,
+            client=client,
+            content=host().content,
+            snapshots=host().snapshots,
+            progress=progress,
+            cancelled=cancelled,
+            lease=lease,
+        )
+        return _record(namespace, pulled, reference)
 
 
-def record(namespace: Namespace, pulled: PulledImage, reference: Reference) -> Image:
+def _record(namespace: Namespace, pulled: PulledImage, reference: Reference) -> Image:
     config = json.loads(host().content.read(pulled.config.digest))
     return images.image_record(
         namespace,

@@ -14,9 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
-from django.conf import settings
 from django.db import close_old_connections
-from redis import Redis
 from redis.exceptions import RedisError
 
 from engine.models import Operation
@@ -36,9 +34,7 @@ class Keeper(threading.Thread):
     def __init__(self, every: tuple[tuple[float, Callable[[], object]], ...] = ()) -> None:
         super().__init__(name="keeper", daemon=True)
         self._stop = threading.Event()
-        self._redis = Redis.from_url(
-            settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1, retry=None
-        )
+        self._redis = operations.redis_client()
         self._redis_run = ""
         self._here = ThreadPoolExecutor(4, thread_name_prefix="here")
         self._started: set[int] = set()

@@ -11,7 +11,6 @@ looks at every attempt's directory once and has lost nothing.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import select
@@ -23,6 +22,7 @@ from pathlib import Path
 
 from django.db import close_old_connections
 
+from engine.containers.attempts import Attempt
 from engine.runtime import inotify
 from engine.runtime.processes import ProcessRef
 
@@ -49,7 +49,7 @@ class Supervisor(threading.Thread):
         self._stopping = False
         self._recorders = ThreadPoolExecutor(_RECORDERS, thread_name_prefix="exit")
         self._watched: dict[str, int] = {}
-        self._pidfds: dict[int, tuple[str, ProcessRef, ProcessRef]] = {}
+        self._pidfds: dict[int, tuple[str, ProcessRef | None]] = {}
         self._poller = select.epoll()
 
     def stop(self) -> None:
@@ -97,6 +97,8 @@ class Supervisor(threading.Thread):
         if name.startswith("exec.") or name in self._watched:
             return
         directory = self._exits / name
+        if (directory / "finished.json").exists():
+            return
         try:
             self._watched[name] = self._watch.add(directory, inotify.MOVED_TO | inotify.CLOSE_WRITE)
             present = [entry.name for entry in directory.iterdir()]
@@ -115,31 +117,27 @@ class Supervisor(threading.Thread):
 
     def _hold(self, directory: Path) -> None:
         """Open pidfds of conmon and of the first process; one that is gone already counts too."""
-        try:
-            started = json.loads((directory / "started.json").read_text())
-        except FileNotFoundError:
-            return
-        conmon = ProcessRef(started["conmon_pid"], started["conmon_start"])
-        init = ProcessRef(started["init_pid"], started["init_start"])
-        descriptor = conmon.open()
+        conmon, init = Attempt(directory, directory.name.partition(".")[0]).processes()
+        descriptor = conmon.open() if conmon else None
         if descriptor is None:
             self._lost(directory.name, init)
             return
-        self._pidfds[descriptor] = (directory.name, conmon, init)
+        self._pidfds[descriptor] = (directory.name, init)
         self._poller.register(descriptor, select.EPOLLIN)
 
     def _supervisor_gone(self, descriptor: int) -> None:
-        name, _, init = self._pidfds[descriptor]
+        name, init = self._pidfds[descriptor]
         self._drop(descriptor)
         self._lost(name, init)
 
-    def _lost(self, name: str, init: ProcessRef) -> None:
+    def _lost(self, name: str, init: ProcessRef | None) -> None:
         """conmon has ended. After an exit that is as it should be; otherwise its container has
         nobody left who would see its end or read its output, so it ends too."""
         uid, _, generation = name.partition(".")
         if not (self._exits / name / uid).exists():
             logger.error("the supervisor of container %s was lost", uid[:12])
-            init.send(signal.SIGKILL)
+            if init is not None:
+                init.send(signal.SIGKILL)
         self._ended(uid, int(generation))
 
     def _drop(self, descriptor: int) -> None:
