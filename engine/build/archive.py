@@ -13,7 +13,6 @@ engine.snapshots.
 # ruff: noqa: PTH101, PTH102, PTH108, PTH211
 from __future__ import annotations
 
-import bz2
 import calendar
 import errno
 import io
@@ -23,16 +22,12 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, BinaryIO, cast
-
-import zstandard
-from isal import igzip
-from isal.igzip_lib import IsalError
+from typing import IO, BinaryIO, Literal
 
 from engine.errors import Cancelled, ContextError, NoSpace
+from engine.snapshots.compress import LayerReader, open_layer
 from engine.snapshots.tar_reader import FILE, FOLDER, LINK, SYMLINK, Entry, TarReader
 
 _CHUNK = 256 * 1024
@@ -77,12 +72,16 @@ def unpack_archive(
     caller to remove.
     """
     try:
-        dest.mkdir(mode=0o700, exist_ok=True)
+        dest.mkdir(exist_ok=True)
+        dest.chmod(0o700)
         if any(dest.iterdir()):
             raise ContextError(f"not an empty folder: {dest}")
         tree = _Tree(dest, limits, path.stat().st_size, keep_owners, cancelled)
         with open(path, "rb") as file:
-            kind = sniff(file) or _claimed(file)
+            try:
+                kind = sniff(file)
+            except ContextError as error:
+                raise _broken("", error) from error
             if kind == "zip":
                 _unpack_zip(path, tree)
             elif kind is None:
@@ -91,7 +90,7 @@ def unpack_archive(
                     hint="upload a folder, a zip or a tar (plain, gz, bz2, xz or zst)",
                 )
             else:
-                _unpack_tar(file, kind, tree)
+                _unpack_tar(file, limits, tree)
         tree.finish()
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -103,53 +102,29 @@ def unpack_archive(
     return Unpacked(tree.entries, tree.size)
 
 
-def sniff(file: BinaryIO) -> str | None:
-    """ "tar", "gzip", "bzip2", "xz", "zstd" or "zip" by content; None for anything else.
+def sniff(file: BinaryIO) -> Literal["tar", "zip"] | None:
+    """What the content is: a tar, compressed or not, a zip, or None for anything else.
 
     Compressed data counts only when a tar is inside. The position is back at 0 afterwards.
+    Raises ContextError for compressed data that is damaged from the start.
     """
-    head = file.read(512)
+    head = file.read(8)
     file.seek(0)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
-    if _is_tar(head):
-        return "tar"
-    for kind, magic in _MAGIC.items():
-        if head.startswith(magic):
-            try:
-                with _decompressed(file, kind) as stream:
-                    inner = stream.read(512)
-            except _BROKEN:
-                return None
-            finally:
-                file.seek(0)
-            return kind if _is_tar(inner) else None
-    return None
+    try:
+        with open_layer(file) as stream:
+            first = _exactly(stream, 512)
+    finally:
+        file.seek(0)
+    return "tar" if _is_tar(first) else None
 
 
-def _claimed(file: BinaryIO) -> str | None:
-    """What compressed data claims to be, to say that it is damaged rather than unknown."""
-    head = file.read(8)
-    file.seek(0)
-    return next((kind for kind, magic in _MAGIC.items() if head.startswith(magic)), None)
-
-
-_MAGIC = {
-    "gzip": b"\x1f\x8b",
-    "bzip2": b"BZh",
-    "xz": b"\xfd7zXZ\x00",
-    "zstd": b"\x28\xb5\x2f\xfd",
-}
-_BROKEN: tuple[type[Exception], ...] = (
-    EOFError,
-    OSError,
-    lzma.LZMAError,
-    zlib.error,
-    IsalError,
-    zstandard.ZstdError,
-    zipfile.BadZipFile,
-    ValueError,
-)
+def _exactly(stream: LayerReader, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (piece := stream.read(size - len(data))):
+        data += piece
+    return data
 
 
 def _is_tar(head: bytes) -> bool:
@@ -164,60 +139,16 @@ def _is_tar(head: bytes) -> bool:
     return True
 
 
-@contextmanager
-def _decompressed(file: BinaryIO, kind: str) -> Iterator[BinaryIO]:
-    with ExitStack() as stack:
-        if kind == "gzip":
-            # isal has no types: its file is gzip.GzipFile's subclass.
-            opened = igzip.IGzipFile(fileobj=file, mode="rb")  # type: ignore[no-untyped-call]
-            yield cast("BinaryIO", stack.enter_context(opened))
-        elif kind == "bzip2":
-            yield cast("BinaryIO", stack.enter_context(bz2.BZ2File(file)))
-        elif kind == "xz":
-            yield cast("BinaryIO", stack.enter_context(_Xz(file)))
-        elif kind == "zstd":
-            # A frame may ask for a window of gigabytes: zstd's own tool stops at 128 MiB too.
-            decompressor = zstandard.ZstdDecompressor(max_window_size=128 * 1024**2)
-            yield cast(
-                "BinaryIO",
-                stack.enter_context(
-                    decompressor.stream_reader(file, read_across_frames=True, closefd=False)
-                ),
-            )
-        else:
-            yield file
-
-
-class _Xz:
-    """lzma.LZMAFile without its missing memory limit: xz may ask for a 4 GiB dictionary."""
-
-    _LIMIT = 256 * 1024**2
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._decoder = lzma.LZMADecompressor(memlimit=self._LIMIT)
-        self._done = False
-
-    def read(self, size: int = -1) -> bytes:
-        out = bytearray()
-        while not self._done and (size < 0 or len(out) < size):
-            data = self._file.read(_CHUNK) if self._decoder.needs_input else b""
-            if self._decoder.needs_input and not data:
-                raise EOFError("compressed file ended before the end-of-stream marker")
-            out += self._decoder.decompress(data, -1 if size < 0 else size - len(out))
-            if self._decoder.eof:
-                rest = self._decoder.unused_data or self._file.read(_CHUNK)
-                self._done = not rest.strip(b"\0")
-                if not self._done:
-                    self._file.seek(-len(rest), os.SEEK_CUR)
-                    self._decoder = lzma.LZMADecompressor(memlimit=self._LIMIT)
-        return bytes(out)
-
-    def __enter__(self) -> _Xz:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
+_BROKEN_ZIP = (
+    EOFError,
+    OSError,
+    ValueError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    NotImplementedError,  # a compression it does not know
+    RuntimeError,
+)
 
 
 class _Tree:
@@ -366,20 +297,16 @@ class _Tree:
         self._kinds[clean] = "folder"
 
 
-def _unpack_tar(file: BinaryIO, kind: str, tree: _Tree) -> None:
+def _unpack_tar(file: BinaryIO, limits: Limits, tree: _Tree) -> None:
     name = ""
     try:
-        with _decompressed(file, kind) as stream:
+        with open_layer(file, ratio=limits.ratio, grace=limits.ratio_floor) as stream:
             reader = TarReader(stream)
             for entry in reader:
                 name = os.fsdecode(entry.name)
                 _unpack_entry(reader, entry, name, tree)
-    except (ContextError, Cancelled) as error:
-        if isinstance(error, ContextError) and "entry" not in error.context:
-            raise _broken(name, error) from error
-        raise
-    except _BROKEN as error:
-        if isinstance(error, OSError) and error.errno:
+    except ContextError as error:
+        if "entry" in error.context or "bomb" in error.hint:
             raise
         raise _broken(name, error) from error
 
@@ -413,7 +340,7 @@ def _unpack_zip(path: Path, tree: _Tree) -> None:
                 _unpack_zip_entry(archive, info, name, tree)
     except (ContextError, Cancelled):
         raise
-    except (*_BROKEN, NotImplementedError, RuntimeError) as error:
+    except _BROKEN_ZIP as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise _broken(name, error) from error

@@ -1,0 +1,350 @@
+"""The build plan: which stages and steps a target needs, in which order, or why it cannot be.
+
+Made from the parsed Dockerfile alone, before anything is fetched or run: unknown stages, foreign
+platforms and instructions that are not built yet are errors here, at their lines. Leaves doing
+it to engine.build.solver.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.build.metadata import error_at
+from engine.build.scope import global_values, platform_args
+from engine.dockerfile import Dockerfile, substitute
+from engine.dockerfile.instructions import (
+    Add,
+    Copy,
+    From,
+    HealthCheck,
+    Instruction,
+    OnBuild,
+    Run,
+    Transfer,
+)
+from engine.errors import InvalidInput, NotFound, Unsupported
+from engine.oci import platform
+from engine.oci.platform import Platform
+
+SCRATCH = "scratch"
+_REMOTE = re.compile(r"(https?|ftp|git|ssh)://|git@|github\.com/", re.IGNORECASE)
+_OCTAL = re.compile(r"[0-7]{1,4}")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`n` counts the plan's steps from 1; `index` the stage's own from 0, FROM being it.
+
+    `origin` is where COPY --from takes its files: a stage's index or an image's name."""
+
+    n: int
+    stage: int
+    index: int
+    instruction: Instruction
+    origin: int | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`base` is a stage's index, an image's name, or None for scratch."""
+
+    index: int
+    name: str
+    base: int | str | None
+    steps: tuple[Step, ...]
+
+    @property
+    def needs(self) -> frozenset[int]:
+        """Stages that must be there before this one."""
+        found = {step.origin for step in self.steps} | {self.base}
+        return frozenset(need for need in found if isinstance(need, int))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`stages` are the needed ones, each after those it needs; the last is the target."""
+
+    stages: tuple[Stage, ...]
+    global_args: Mapping[str, str]
+    escape: str
+    file: str
+
+    @property
+    def target(self) -> Stage:
+        return self.stages[-1]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return tuple(step for stage in self.stages for step in stage.steps)
+
+    def to_event(self) -> dict[str, object]:
+        """The log's first event."""
+        names = {stage.index: stage.name or str(stage.index) for stage in self.stages}
+        return {
+            "t": "plan",
+            "steps": [
+                {
+                    "n": step.n,
+                    "stage": names[step.stage],
+                    "text": step.instruction.text,
+                    "line": step.instruction.line,
+                    "end": step.instruction.end_line,
+                }
+                for step in self.steps
+            ],
+        }
+
+
+def make_plan(
+    dockerfile: Dockerfile,
+    args: Mapping[str, str],
+    target: str = "",
+    host: Platform | None = None,
+) -> Plan:
+    """Raises DockerfileError, Unsupported (both with the line) and NotFound (the target)."""
+    host = host or platform.host()
+    values = global_values(dockerfile, args, platform_args(host, target))
+    drafts = _drafts(dockerfile)
+    froms = [
+        substitute(draft[0], values, dockerfile.directives.escape, dockerfile.file)
+        for draft in drafts
+        if isinstance(draft[0], From)
+    ]
+    names = [instruction.name or "" for instruction in froms]
+    bases = [
+        _base(instruction, names[:index], host, dockerfile.file)
+        for index, instruction in enumerate(froms)
+    ]
+    origins = [
+        [_origin(instruction, index, names, dockerfile.file) for instruction in draft]
+        for index, draft in enumerate(drafts)
+    ]
+    needed = _needed(_target(target, names), bases, origins)
+    stages: list[Stage] = []
+    n = 0
+    for index in needed:
+        for instruction in drafts[index]:
+            _check(instruction, dockerfile.file)
+        stages.append(
+            Stage(
+                index,
+                names[index],
+                bases[index],
+                tuple(
+                    Step(n + position + 1, index, position, instruction, origin)
+                    for position, (instruction, origin) in enumerate(
+                        zip(drafts[index], origins[index], strict=True)
+                    )
+                ),
+            )
+        )
+        n += len(drafts[index])
+    return Plan(tuple(stages), values, dockerfile.directives.escape, dockerfile.file)
+
+
+def is_remote(source: str) -> bool:
+    """Whether an ADD source is an address rather than a path."""
+    return _REMOTE.match(source) is not None or (":" in source and source.endswith(".git"))
+
+
+def unsupported(instruction: Instruction, what: str, hint: str, file: str) -> Unsupported:
+    """The error that names the line of what is known but not built yet."""
+    return Unsupported(
+        f"{what} is not supported yet",
+        hint=hint,
+        file=file,
+        line=instruction.line,
+        end_line=instruction.end_line,
+        source=instruction.source,
+    )
+
+
+def _drafts(dockerfile: Dockerfile) -> list[list[Instruction]]:
+    drafts: list[list[Instruction]] = []
+    for instruction in dockerfile.instructions:
+        if isinstance(instruction, From):
+            drafts.append([instruction])
+        elif drafts:
+            drafts[-1].append(instruction)
+    return drafts
+
+
+def _base(instruction: From, earlier: Sequence[str], host: Platform, file: str) -> int | str | None:
+    if not instruction.image:
+        raise error_at(
+            instruction,
+            "FROM has no image: its variable is empty",
+            hint="give the build argument, or a default with ARG before FROM",
+            file=file,
+        )
+    if instruction.platform:
+        try:
+            wanted = Platform.parse(instruction.platform)
+        except InvalidInput as error:
+            raise error_at(instruction, error.message, hint=error.hint, file=file) from error
+        if not platform.matches(wanted, host):
+            raise unsupported(
+                instruction,
+                f"building for {wanted} on {host}",
+                f"leave --platform away, or write --platform={host}",
+                file,
+            )
+    found = _latest(instruction.image.lower(), earlier)
+    if found is not None:
+        return found
+    return None if instruction.image == SCRATCH else instruction.image
+
+
+def _origin(
+    instruction: Instruction, stage: int, names: Sequence[str], file: str
+) -> int | str | None:
+    if not isinstance(instruction, Copy) or not instruction.from_:
+        return None
+    name = instruction.from_
+    found = _latest(name.lower(), names[:stage])
+    if found is not None:
+        return found
+    if name.isdecimal():
+        if int(name) < stage:
+            return int(name)
+        raise error_at(
+            instruction,
+            f"there is no stage {name} before this one",
+            hint="stages count from 0; only earlier ones can be copied from",
+            file=file,
+        )
+    if name.lower() in names[stage:]:
+        raise error_at(
+            instruction,
+            f"the stage {name} comes too late to copy from",
+            hint="move that stage above this one",
+            file=file,
+        )
+    if name == SCRATCH:
+        raise error_at(instruction, "scratch has no files to copy", file=file)
+    return name
+
+
+def _latest(name: str, names: Sequence[str]) -> int | None:
+    """Of several stages with one name the last before here counts, as in Docker."""
+    return next((i for i in range(len(names) - 1, -1, -1) if names[i] and names[i] == name), None)
+
+
+def _target(target: str, names: Sequence[str]) -> int:
+    if not target:
+        return len(names) - 1
+    found = _latest(target.lower(), names)
+    if found is not None:
+        return found
+    if target.isdecimal() and int(target) < len(names):
+        return int(target)
+    known = ", ".join(name for name in names if name)
+    raise NotFound(
+        f"the Dockerfile has no stage {target}",
+        hint=f"it has {known}" if known else "name a stage with FROM image AS name",
+        target=target,
+    )
+
+
+def _needed(
+    target: int,
+    bases: Sequence[int | str | None],
+    origins: Sequence[Sequence[int | str | None]],
+) -> list[int]:
+    """Ascending: a stage needs earlier ones only, so that is an order to build in."""
+    needed: set[int] = set()
+    waiting = [target]
+    while waiting:
+        stage = waiting.pop()
+        if stage not in needed:
+            needed.add(stage)
+            waiting += [need for need in (bases[stage], *origins[stage]) if isinstance(need, int)]
+    return sorted(needed)
+
+
+def _check(instruction: Instruction, file: str) -> None:
+    for check in _CHECKS:
+        check(instruction, file)
+
+
+def _check_later(instruction: Instruction, file: str) -> None:
+    if isinstance(instruction, HealthCheck | OnBuild):
+        raise unsupported(instruction, instruction.keyword, "remove the line", file)
+
+
+def _check_run(instruction: Instruction, file: str) -> None:
+    if not isinstance(instruction, Run):
+        return
+    if instruction.mount_texts:
+        raise unsupported(instruction, "RUN --mount", "use COPY, and remove what is not kept", file)
+    if instruction.network not in ("default", "none"):
+        raise unsupported(
+            instruction, f"RUN --network={instruction.network}", "use default or none", file
+        )
+    if instruction.security != "sandbox":
+        raise unsupported(
+            instruction, f"RUN --security={instruction.security}", "remove the flag", file
+        )
+    if instruction.devices:
+        raise unsupported(instruction, "RUN --device", "remove the flag", file)
+
+
+def _check_transfer(instruction: Instruction, file: str) -> None:
+    if not isinstance(instruction, Transfer):
+        return
+    for given, flag in ((instruction.link, "--link"), (instruction.exclude, "--exclude")):
+        if given:
+            raise unsupported(instruction, f"{instruction.keyword} {flag}", "remove the flag", file)
+    if instruction.chmod and "$" not in instruction.chmod:
+        octal_mode(instruction, file)
+    if isinstance(instruction, Copy) and instruction.parents:
+        raise unsupported(instruction, "COPY --parents", "copy each folder to its place", file)
+
+
+def _check_add(instruction: Instruction, file: str) -> None:
+    if not isinstance(instruction, Add):
+        return
+    for given, flag in (
+        (instruction.checksum, "--checksum"),
+        (instruction.keep_git_dir, "--keep-git-dir"),
+        (instruction.unpack is not None, "--unpack"),
+    ):
+        if given:
+            raise unsupported(instruction, f"ADD {flag}", "remove the flag", file)
+    for source in instruction.sources:
+        check_local(instruction, source, file)
+
+
+def check_local(instruction: Transfer, source: str, file: str) -> None:
+    """Raises Unsupported for an address; asked again once variables are put in."""
+    if isinstance(instruction, Add) and is_remote(source):
+        raise unsupported(
+            instruction,
+            f"ADD of an address ({source})",
+            "fetch it in a RUN step, or put the file into the context",
+            file,
+        )
+
+
+def octal_mode(instruction: Transfer, file: str) -> int | None:
+    """--chmod as a number, None without it. Raises Unsupported for u=rwx,go=rx."""
+    if not instruction.chmod:
+        return None
+    if not _OCTAL.fullmatch(instruction.chmod):
+        raise unsupported(
+            instruction,
+            f"--chmod={instruction.chmod}",
+            "write the mode in octal, like --chmod=755",
+            file,
+        )
+    return int(instruction.chmod, 8)
+
+
+_CHECKS: tuple[Callable[[Instruction, str], None], ...] = (
+    _check_later,
+    _check_run,
+    _check_transfer,
+    _check_add,
+)

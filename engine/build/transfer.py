@@ -1,0 +1,170 @@
+"""COPY and ADD: which files, under which key, and how they come into the image.
+
+Sources are the build context, another stage, an image, or heredocs. The key is the content's; for
+another stage or image there is one of the definition before it, so that a cached build reads
+nothing. Leaves reading to engine.build.context, writing to engine.build.copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.build import cache
+from engine.build.cache import CacheEntry
+from engine.build.context import Listing, SourceTree
+from engine.build.copy import CopyJob, Twin, copy_into, sequence
+from engine.build.listings import twins
+from engine.build.plan import Step, check_local, octal_mode
+from engine.build.session import Session, operation_of
+from engine.build.sources import (
+    destination,
+    heredoc_tree,
+    history_text,
+    needs_root,
+    owner_of,
+    sources_of,
+    unpacked,
+)
+from engine.build.state import StageState
+from engine.dockerfile.instructions import Transfer
+
+
+class TransferStep:
+    """One COPY or ADD whose variables are put in."""
+
+    def __init__(self, session: Session, step: Step, instruction: Transfer) -> None:
+        self.session = session
+        self.step = step
+        self.instruction = instruction
+        self.engine = session.engine
+        self.workspace = session.workspace
+
+    def run(self, state: StageState) -> StageState:
+        """The stage after it. Raises ContextError, InvalidInput (--chown), Unsupported, NoSpace."""
+        session, step, instruction = self.session, self.step, self.instruction
+        for source in instruction.sources:
+            check_local(instruction, source, session.plan.file)
+        mode = octal_mode(instruction, session.plan.file)
+        target = destination(instruction, state.config)
+        extra: dict[str, object] = {"chown": instruction.chown, "chmod": instruction.chmod}
+        definition = ""
+        if step.origin is not None:
+            origin = self._origin()
+            definition = cache.copy_definition_key(
+                state.key, instruction.keyword, target, origin or "", instruction.sources, extra
+            )
+            known = None if session.request.no_cache else self._find_alias(definition)
+            if known is not None:
+                return session.take(
+                    step, state, known.key, history_text(instruction), files=known.files
+                )
+        with self._sources() as listings:
+            key = cache.copy_key(
+                state.key, instruction.keyword, target, sources_of(listings), extra
+            )
+            files = _digest(sources_of(listings))
+            lines = sequence(listings)
+
+            def work(name: str) -> None:
+                session.listings.save(files, lines)
+                root = self.workspace.make("root")
+                owner = None
+                if instruction.chown:
+                    with self._root_for(instruction.chown, state, root):
+                        owner = owner_of(instruction.chown, root)
+                job = CopyJob(
+                    unpacked(instruction, listings, self.workspace.make, session.cancelled.is_set),
+                    target,
+                    owner,
+                    mode,
+                )
+                copy_into(
+                    self.engine.snapshots,
+                    name,
+                    root,
+                    job,
+                    twin=self._twin(lines),
+                    cancelled=session.cancelled.is_set,
+                )
+
+            after = session.take(
+                step, state, key, history_text(instruction), work, files=files, lines=lines
+            )
+        if definition:
+            self.engine.cache.put(CacheEntry(definition, alias=key, files=files))
+        return after
+
+    def _find_alias(self, definition: str) -> CacheEntry | None:
+        """The entry of the content the definition stands for, if its layer is here."""
+        pointer = self.engine.cache.get(definition)
+        return self.session.find(pointer.alias) if pointer is not None and pointer.alias else None
+
+    def _origin(self) -> str | None:
+        """The chain id of what COPY --from takes from: it fixes the content."""
+        origin = self.step.origin
+        if isinstance(origin, int):
+            return self.session.states[origin].chain
+        assert origin is not None
+        image, _ = self.session.image(self.step, origin)
+        diff_ids = image.image_config.rootfs.diff_ids
+        return image.image_config.rootfs.chain_id if diff_ids else None
+
+    @contextmanager
+    def _sources(self) -> Iterator[list[Listing]]:
+        session, step, instruction = self.session, self.step, self.instruction
+        trees: list[tuple[SourceTree, Sequence[str]]] = []
+        mounted: Path | None = None
+        if step.origin is not None:
+            what = f"stage {step.origin}" if isinstance(step.origin, int) else str(step.origin)
+            mounted = self.workspace.make("from")
+            chain = self._origin()
+            if chain is not None:
+                self.engine.snapshots.view_mount(chain, mounted)
+            tree = SourceTree(mounted, what=what, special=True, cancelled=session.cancelled.is_set)
+            trees.append((tree, instruction.sources))
+        elif instruction.sources:
+            trees.append((session.context, instruction.sources))
+        try:
+            if instruction.heredocs:
+                folder = self.workspace.make(f"heredocs-{step.n}")
+                tree = heredoc_tree(instruction.heredocs, folder, session.epoch)
+                trees.append((tree, sorted(path.name for path in folder.iterdir())))
+            yield [tree.listing(source) for tree, names in trees for source in tree.match(names)]
+        finally:
+            if mounted is not None:
+                self.engine.snapshots.unmount(mounted)
+
+    @contextmanager
+    def _root_for(self, chown: str, state: StageState, root: Path) -> Iterator[None]:
+        """The image's own root, mounted where the owner has a name."""
+        if not needs_root(chown) or state.chain is None:
+            yield
+            return
+        self.engine.snapshots.view_mount(state.chain, root)
+        try:
+            yield
+        finally:
+            self.engine.snapshots.unmount(root)
+
+    def _twin(self, lines: dict[str, str]) -> Twin | None:
+        """Finds a file's equal in the layer this step made the last time."""
+        session, instruction = self.session, self.instruction
+        last = session.last(self.step)
+        # With SOURCE_DATE_EPOCH times are set in the upper, so nothing in it may be shared.
+        if last is None or session.epoch is not None or instruction.chown or instruction.chmod:
+            return None
+        if last.operation != operation_of(self.step):
+            return None
+        before = session.listings.load(last.files)
+        entry = session.find(last.key)
+        if before is None or entry is None or entry.layer is None or entry.chain is None:
+            return None
+        return twins(self.engine.snapshots.layer(entry.chain), before, lines)
+
+
+def _digest(sources: Sequence[tuple[str, str]]) -> str:
+    return hashlib.sha256(json.dumps(sources).encode()).hexdigest()
