@@ -183,9 +183,7 @@ class WebServer(Server):  # type: ignore[misc]
         self.ws_factory.protocol = ReasonedWebSocket
         self.http_factory = BoundedHTTPFactory(self)
         self._listening.setblocking(False)
-        reactor.adoptStreamPort(
-            self._listening.fileno(), self._listening.family, self.http_factory
-        )
+        reactor.adoptStreamPort(self._listening.fileno(), self._listening.family, self.http_factory)
 
     def create_application(self, protocol: Any, scope: Message) -> InboundQueue | None:
         scope.setdefault("asgi", {"version": "3.0"})

@@ -76,11 +76,12 @@ class _Follower:
                     self._window.move(self._window.sent + len(data))
                     self._tail = _last_line(self._tail + data)
                     await asyncio.sleep(0 if len(data) == CHUNK else GATHER_SECONDS)
-                elif end := self._ended():
+                elif (end := self._ended()) or (
+                    await self._paused()
+                    and (end := await self._closed())
+                    and not os.pread(descriptor, 1, self._window.sent)
+                ):
                     return {"reason": end}
-                elif await self._paused() and (end := await self._closed()):
-                    if not os.pread(descriptor, 1, self._window.sent):
-                        return {"reason": end}
         finally:
             os.close(descriptor)
 

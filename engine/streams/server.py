@@ -146,9 +146,13 @@ class Connection:
         ticket = await orm(ticket_redeem, str(request.get("ticket", "")))
         match ticket.action:
             case StreamTicket.Action.LOGS:
-                return await logs.stream(self._config, self._watcher, self._stream, ticket.target, request)
+                return await logs.stream(
+                    self._config, self._watcher, self._stream, ticket.target, request
+                )
             case StreamTicket.Action.BUILD:
-                return await builds.stream(self._config, self._watcher, self._stream, ticket.target, request)
+                return await builds.stream(
+                    self._config, self._watcher, self._stream, ticket.target, request
+                )
             case StreamTicket.Action.TERMINAL:
                 return await self._terminals.stream(self._stream, ticket.target, request)
         raise NotFound(f"no such stream: {ticket.action}")

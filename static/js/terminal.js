@@ -112,7 +112,7 @@ class TerminalView {
         break;
       case "gap":
         this.terminal.reset();
-        this.note(interpolate(gettext("%(bytes)s bytes were skipped: they came faster than they could be shown."), { bytes: (message.to - message.from).toLocaleString() }, true));
+        this.skipped(message.to - message.from);
         this.seen = this.acked = message.to;
         break;
       case "exit":
@@ -129,7 +129,8 @@ class TerminalView {
     this.terminal.options.disableStdin = !this.hands;
     this.terminal.options.convertEol = !message.tty;
     this.lines = message.tty ? null : (this.lines ?? "");
-    if (this.seen < 0) this.terminal.reset();
+    if (message.fresh) this.terminal.reset();
+    if (message.skipped) this.skipped(message.skipped);
     this.seen = this.acked = message.from;
     // First of all: the program starts with this size, and only then.
     this.fit.fit();
@@ -262,6 +263,10 @@ class TerminalView {
     } else {
       this.leave.textContent = gettext("Leave whenever you like: the container goes on running.");
     }
+  }
+
+  skipped(bytes) {
+    this.note(interpolate(gettext("%(bytes)s bytes were skipped: they came faster than they could be shown."), { bytes: bytes.toLocaleString() }, true));
   }
 
   note(text) {
