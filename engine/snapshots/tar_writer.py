@@ -86,6 +86,8 @@ def sparse_member(
 ) -> bytes:
     """Headers and map of a sparse file in GNU's PAX format 1.0, which GNU tar, Go's archive/tar
     (so Docker and containerd) and Python read; the runs' bytes and their padding must follow."""
+    if sum(runs[-1] if runs else (0, 0)) < size:
+        runs = [*runs, (size, 0)]  # or GNU tar would end the file where its last bytes end
     numbers = [len(runs), *(number for run in runs for number in run)]
     table = b"".join([b"%d\n" % number for number in numbers])
     table += padding(len(table))
