@@ -217,6 +217,30 @@ def push_image(
     )
 
 
+def push_manifest(
+    server: RegistryServer,
+    repository: str,
+    tag: str = "latest",
+    *,
+    config: tuple[str, bytes],
+    layers: Sequence[tuple[str, bytes]],
+) -> str:
+    """Push an OCI manifest of any (media type, bytes): what is no container image. Its digest."""
+    client = _Pusher(server, repository)
+    for _, blob in (config, *layers):
+        client.blob(blob)
+    body = _json(
+        {
+            "schemaVersion": 2,
+            "mediaType": MEDIA["oci"]["manifest"],
+            "config": _descriptor(*config),
+            "layers": [_descriptor(*layer) for layer in layers],
+        }
+    )
+    client.manifest(body, MEDIA["oci"]["manifest"], tag)
+    return digest(body)
+
+
 def _push_manifest(
     client: _Pusher,
     types: Mapping[str, str],

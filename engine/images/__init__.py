@@ -1,0 +1,1 @@
+"""Images on disk: pulled, unpacked, collected. Joins registry, content and snapshots."""
