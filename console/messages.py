@@ -49,7 +49,7 @@ _BY_ID: dict[str, tuple[Promise, Promise | None]] = {
     ),
     "step-failed": (
         _("The command ended with code %(code)s."),
-        _("Its output above says why. Change the Dockerfile or the source, then build again."),
+        _("The step's output says why. Change the Dockerfile or the source, then build again."),
     ),
     "no-space": (
         _("There is no room left on the disk."),

@@ -191,8 +191,14 @@ def image_rows(namespace: Namespace, team: str, images: Iterable[Image]) -> list
     return [_image_row(team, row, removing) for row in rows]
 
 
+def names_of(image: Image) -> tuple[str, ...]:
+    """Its names as people write them; a `latest` first, for it is the one that is meant."""
+    names = sorted(tag.familiar for tag in image.tags.all())
+    return tuple(sorted(names, key=lambda name: not name.endswith(":latest")))
+
+
 def _image_row(team: str, image: Image, removing: set[str]) -> ImageRow:
-    names = tuple(tag.familiar for tag in image.tags.all())
+    names = names_of(image)
     return ImageRow(
         image=image,
         base=f"/t/{team}/images/i/{image.short_id}/",

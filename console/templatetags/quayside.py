@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import template
-from django.forms import BoundField, CheckboxInput
+from django.forms import BoundField, CheckboxInput, Select
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.utils import timezone
@@ -183,7 +183,7 @@ def field(bound: BoundField, kind: str = "") -> SafeString:
         )
     optional = (
         mark_safe("")
-        if bound.field.required or kind == "bare"
+        if bound.field.required or kind == "bare" or isinstance(bound.field.widget, Select)
         else format_html(' <span class="optional">{}</span>', gettext("optional"))
     )
     return format_html(

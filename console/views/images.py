@@ -18,7 +18,7 @@ from console import states
 from console.forms.builds import NameForm
 from console.messages import Explanation, explain
 from console.permissions import Permission
-from console.rows import image_rows
+from console.rows import image_rows, names_of
 from console.states import State
 from console.views.base import (
     TeamRequest,
@@ -180,14 +180,14 @@ def _image(request: TeamRequest, digest: str) -> Image:
 
 
 def _page(request: TeamRequest, image: Image, tab: str) -> dict[str, Any]:
-    tags = list(image.tags.all())
+    names, tags = names_of(image), list(image.tags.all())
     used_by = image.containers.order_by("-created_at")
     return {
         "image": image,
         "base": f"/t/{request.team.slug}/images/i/{image.short_id}/",
         "tags": tags,
-        "title": tags[0].familiar if tags else image.short_id,
-        "run_name": tags[0].familiar if tags else image.short_id,
+        "title": names[0] if names else image.short_id,
+        "run_name": names[0] if names else image.short_id,
         "users": list(used_by[:4]),
         "users_count": used_by.count(),
         "build": image.builds.order_by("-number").first(),

@@ -11,10 +11,13 @@ from django.http import HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 from django.utils.functional import Promise
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from console import states
-from console.messages import sentence_of
+from console.messages import explain
 from console.models import User
 from console.permissions import Permission
 from console.rows import ContainerRow, build_rows, container_rows
@@ -28,7 +31,7 @@ _Kind = Operation.Kind
 
 # What was done, as a line of the activity list; the name of what it was done to stands before it.
 _DEEDS: dict[str, Promise] = {
-    _Kind.CONTAINER_CREATE: _("created"),
+    _Kind.CONTAINER_CREATE: _("create"),
     _Kind.CONTAINER_START: _("start"),
     _Kind.CONTAINER_STOP: _("stop"),
     _Kind.CONTAINER_KILL: _("kill"),
@@ -44,9 +47,7 @@ _DEEDS: dict[str, Promise] = {
 class Deed:
     operation: Operation
     state: State
-    verb: str
-    target: str
-    href: str
+    line: SafeString
     who: str
     problem: str
 
@@ -159,12 +160,17 @@ def _deed(
     return Deed(
         operation=operation,
         state=states.of_operation(operation),
-        verb=str(_DEEDS[operation.kind]),
-        target=str(target),
-        href=href,
+        line=_line(str(_DEEDS[operation.kind]), str(target), href),
         who=_who(operation.actor, people),
-        problem=sentence_of(operation.error) if operation.error else "",
+        problem=explain(operation.error).text if operation.error else "",
     )
+
+
+def _line(verb: str, target: str, href: str) -> SafeString:
+    """`start web`, in the order the language wants, the name as a link where there is a page."""
+    name = format_html('<a href="{}">{}</a>', href, target) if href else escape(target)
+    pattern = escape(gettext("%(verb)s %(target)s")) % {"verb": "{verb}", "target": "{name}"}
+    return format_html(pattern, verb=verb, name=name)
 
 
 def short_reference(reference: str) -> str:

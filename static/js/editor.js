@@ -49,6 +49,18 @@ function enhance(box) {
   new ResizeObserver(draw).observe(area);
   const hint = box.parentElement.querySelector("[data-editor-hint]");
   if (hint) hint.hidden = false;
+  const sample = box.parentElement.querySelector("[data-editor-sample]");
+  if (sample) {
+    const show = () => (sample.hidden = area.value.trim() !== "");
+    area.addEventListener("input", show);
+    area.addEventListener("quayside:filled", show);
+    sample.onclick = () => {
+      area.setRangeText(sample.dataset.editorSample, 0, area.value.length, "end");
+      area.dispatchEvent(new Event("input", { bubbles: true }));
+      area.focus();
+    };
+    show();
+  }
   draw();
   if (bad[0]) showLine(area, bad[0]);
 }

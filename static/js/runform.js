@@ -2,14 +2,19 @@
 // published with a press, and what another image says when one is chosen.
 
 const form = document.querySelector("[data-run-form]");
-const line = form.querySelector("[data-command]");
+const line = form.querySelector("[data-docker-line]");
 const portRows = form.querySelector("[data-port-rows]");
 const template = form.querySelector("[data-port-template]");
 
 // ---------------------------------------------------------------- the command line
 
-const quoted = (word) =>
-  /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+const PLAIN = new RegExp("^[\\w@%+=:,./-]+$");
+
+/** As a shell wants it: in single quotes where a plain word is not enough. */
+function quoted(word) {
+  if (PLAIN.test(word)) return word;
+  return ["'", word.replaceAll("'", "'\\''"), "'"].join("");
+}
 
 function command() {
   const value = (name) => form.elements[name]?.value?.trim() ?? "";
@@ -69,7 +74,7 @@ function addPort(inside = "", protocol = "tcp") {
   row.querySelector("[name=container_port]").value = inside;
   row.querySelector("[name=protocol]").value = protocol;
   for (const button of row.querySelectorAll("[data-port-remove]")) button.hidden = false;
-  row.querySelector(inside ? "[name=host_port]" : "[name=host_port]").focus();
+  row.querySelector("[name=host_port]").focus();
   show();
 }
 
