@@ -33,7 +33,6 @@ class Socket {
 
   constructor(options) {
     this.#options = options;
-    this.#wake = this.#wake.bind(this);
     addEventListener("online", this.#wake);
     addEventListener("pageshow", this.#wake);
     addEventListener("pagehide", this.#hide);
@@ -166,10 +165,10 @@ class Socket {
     this.#timer = setTimeout(() => this.#connect(), wait);
   }
 
-  #wake() {
+  #wake = () => {
     const waiting = !this.#closed && !this.#ws && !(this.#end && !this.#end.again);
     if (waiting && document.visibilityState === "visible") this.#again(0);
-  }
+  };
 
   #hide = () => this.#ws?.close(1000);
 
