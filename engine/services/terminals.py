@@ -39,7 +39,7 @@ def terminal_open(
             tty=container.tty if kind == TerminalSession.Kind.ATTACH else tty is not False,
             owner_id=owner_id,
         )
-        publish.changed(container.namespace_id, Kind.TERMINAL, session.pk)
+        publish.changed(container.namespace_id, Kind.TERMINAL, str(session.pk))
     return session
 
 
@@ -57,4 +57,4 @@ def terminal_end(session: TerminalSession, code: int | None, reason: str) -> Non
             )
         )
         if ended:
-            publish.changed(session.container.namespace_id, Kind.TERMINAL, session.pk)
+            publish.changed(session.container.namespace_id, Kind.TERMINAL, str(session.pk))

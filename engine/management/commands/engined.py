@@ -45,11 +45,7 @@ class Command(BaseCommand):
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        supervisor = Supervisor(
-            config.exits_dir,
-            record_exit,
-            lambda uid: loop.call_soon_threadsafe(hub.container_changed, uid) and None,
-        )
+        supervisor = Supervisor(config.exits_dir, record_exit, hub.container_changed)
         supervisor.start()
         keeper = Keeper(((_RECONCILE_SECONDS, reconcile), (3600.0, tidy)))
         try:

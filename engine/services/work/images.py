@@ -14,7 +14,8 @@ from engine import publish
 from engine.errors import NotFound
 from engine.events import Kind
 from engine.images.leases import Leases
-from engine.images.pull import Progress, PulledImage, pull
+from engine.images.progress import Progress
+from engine.images.pull import PulledImage, pull
 from engine.models import Image, Namespace, Operation
 from engine.oci.reference import Reference
 from engine.registry.client import RegistryClient

@@ -33,21 +33,22 @@ class Keeper(threading.Thread):
 
     def __init__(self, every: tuple[tuple[float, Callable[[], object]], ...] = ()) -> None:
         super().__init__(name="keeper", daemon=True)
-        self._stop = threading.Event()
+        self._ending = threading.Event()
         self._redis = operations.redis_client()
         self._redis_run = ""
         self._here = ThreadPoolExecutor(4, thread_name_prefix="here")
-        self._started: set[int] = set()
-        self._due = [[0.0, period, task] for period, task in every]
+        self._taken: set[int] = set()
+        self._every = every
+        self._last = [0.0 for _ in every]
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ending.set()
         self.join()
         self._here.shutdown()
 
     def run(self) -> None:
         clock = 0.0
-        while not self._stop.wait(TICK_SECONDS):
+        while not self._ending.wait(TICK_SECONDS):
             clock += TICK_SECONDS
             try:
                 self.tick()
@@ -71,15 +72,15 @@ class Keeper(threading.Thread):
         elif not run:
             self._redis_run = ""
             for operation in operations.unsent(_GRACE):
-                if operation.kind in _WITHOUT_REDIS and operation.pk not in self._started:
-                    self._started.add(operation.pk)
+                if operation.kind in _WITHOUT_REDIS and operation.pk not in self._taken:
+                    self._taken.add(operation.pk)
                     self._here.submit(self._run_here, operation.pk)
 
     def _run_here(self, operation_id: int) -> None:
         try:
             operations.run(operation_id, containers.handle)
         finally:
-            self._started.discard(operation_id)
+            self._taken.discard(operation_id)
             close_old_connections()
 
     def _redis_run_id(self) -> str:
@@ -90,8 +91,7 @@ class Keeper(threading.Thread):
             return ""
 
     def _now_and_then(self, clock: float) -> None:
-        for entry in self._due:
-            last, period, task = entry
-            if clock - last >= period:
-                entry[0] = clock
+        for index, (period, task) in enumerate(self._every):
+            if clock - self._last[index] >= period:
+                self._last[index] = clock
                 task()
