@@ -1,6 +1,6 @@
 // A container's log: followed live, searched, copied; complete over every reconnect.
 //
-// <div data-module="logs" data-uid="…" data-follow="true" data-download="…/logs/download/">
+// <div data-module="logs" data-uid="…" data-follow="1" data-download="…/logs/download/">
 // The socket's bytes are the log file's own by offset, so a reconnect goes on at the next byte,
 // and earlier lines are fetched backwards by a second socket, in pieces.
 
@@ -37,7 +37,7 @@ class LogView {
       most: MOST_LINES,
       onScroll: (top) => this.scrolled(top),
     });
-    this.list.following = root.dataset.follow !== "false";
+    this.list.following = root.dataset.follow !== "0";
     this.viewport.addEventListener("log-trimmed", () => (this.first = null));
     this.parser = new LogParser((line) => this.added(line), (line) => this.list.grown(line));
     this.socket = open({
@@ -271,12 +271,10 @@ class LogView {
     });
     const copy = button(gettext("Copy"), () => this.copyAll(copy), gettext("Copy all lines shown"));
     bar.append(this.input, this.count, this.previous, this.following, make("span", "log-space"), times, wrap, copy);
-    if (this.root.dataset.download) {
-      const link = make("a", "log-button");
-      link.href = this.root.dataset.download;
-      link.textContent = gettext("Download");
-      bar.append(link);
-    }
+    const link = make("a", "log-button");
+    link.href = this.root.dataset.download ?? "download/";
+    link.textContent = gettext("Download");
+    bar.append(link);
     this.viewport = make("div", "log-view");
     this.viewport.tabIndex = 0;
     this.viewport.setAttribute("role", "region");

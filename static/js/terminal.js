@@ -4,7 +4,8 @@
 // Binary frames are [u64 offset in the log after these bytes][bytes]. The offset received last is
 // what a reconnect asks to go on from; what xterm has drawn is acknowledged, so that a program
 // that floods waits instead of filling the page's memory. Dispatches "quayside:terminal-end"
-// {code, reason} when it is over. xterm needs style elements: the page's view has
+// {code, reason} when it is over. data-start is an address that starts the container, given the
+// size: then nothing of its first screen is drawn for another one. xterm needs style elements: the page's view has
 // console.csp.terminal_page.
 
 import { FitAddon } from "../vendor/xterm-addon-fit.js";
@@ -74,6 +75,8 @@ class TerminalView {
     this.scheme.addEventListener("change", this.recolour);
     this.themed = new MutationObserver(this.recolour);
     this.themed.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    if (this.root.dataset.start) await this.begin(this.root.dataset.start);
+    if (this.closed) return;
     this.socket = open({
       path: () => `/ws/terminals/${this.root.dataset.session}/?seen=${this.seen}`,
       session: { kind: "terminal", id: this.root.dataset.session },
@@ -82,6 +85,21 @@ class TerminalView {
       onState: (state, detail) => this.state(state, detail),
     });
     this.terminal.focus();
+  }
+
+  /** Start the container now that the size of its terminal is known; once, not at a reload. */
+  async begin(address) {
+    const { cols, rows } = this.terminal;
+    const answer = await fetch(address, {
+      method: "POST",
+      headers: { Accept: "application/json", "X-CSRFToken": document.body.dataset.csrf ?? "" },
+      body: new URLSearchParams({ cols, rows }),
+    });
+    history.replaceState(null, "", location.pathname);
+    if (!answer.ok) {
+      const { error } = await answer.json().catch(() => ({}));
+      this.note(interpolate(gettext("It did not start: %s"), [error?.text ?? error ?? answer.status]));
+    }
   }
 
   close() {
