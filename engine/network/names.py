@@ -40,7 +40,7 @@ from engine.network.ruleset import CLOSED_PORTS, OPEN_PORTS
 from engine.network.spec import Attachment, NetworkSpec
 
 BINARIES = (Path("/usr/lib/podman/aardvark-dns"), Path("/usr/libexec/podman/aardvark-dns"))
-_READY_SECONDS = 5.0
+_READY_SECONDS = 3.0
 _QUESTION = struct.pack(">HHHHHH", 0x7173, 0x0100, 1, 0, 0, 0) + b"\x05ready\0\0\x01\0\x01"
 
 

@@ -38,6 +38,7 @@ class Nftables:
 
     def attempt(self, commands: str) -> str:
         """As `run`, but gives the error's text ("" when it went well): for what may be gone."""
+        self.output()  # what an earlier command printed and nobody read is not this one's
         if self._library.nft_run_cmd_from_buffer(self._context, commands.encode()) == 0:
             return ""
         return self._text("error").strip() or "no reason given"
