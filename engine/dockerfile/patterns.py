@@ -1,7 +1,7 @@
-"""Patterns of paths, as Docker means them: `.dockerignore`, `--exclude` and COPY's sources.
+"""Patterns of paths, as `.dockerignore` and `--exclude` mean them.
 
     *  ?  [a-z] [^a-z]  \\x     within one part of a path, as Go's filepath.Match
-    **                         any number of parts, none included (not in COPY's sources)
+    **                         any number of parts, none included
 
 `Matcher` applies moby/patternmatcher's rules to a list: a pattern that matches a folder matches
 all below it, `!` takes back, the last that matches wins. They differ from git's: every pattern is
@@ -37,16 +37,6 @@ class _Class:
 
 
 _Token = str | _Wild | _Class
-
-
-def glob_match(pattern: str, path: str) -> bool:
-    """Go's filepath.Match: the whole path, `*` stops at `/`. Raises InvalidInput on bad syntax."""
-    return _matcher(_tokens(pattern, deep=False))(path)
-
-
-def is_glob(text: str) -> bool:
-    """Whether it has a character that means more than itself."""
-    return any(character in "*?[\\" for character in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +100,7 @@ def _pattern(text: str) -> _Pattern:
 
 
 def _path_matcher(pattern: str) -> Callable[[str], bool]:
-    tokens = _tokens(pattern, deep=True)
+    tokens = _tokens(pattern)
     plain = "".join(token for token in tokens if isinstance(token, str))
     if len(plain) == len(tokens):
         return lambda path: path == plain
@@ -122,13 +112,13 @@ def _path_matcher(pattern: str) -> Callable[[str], bool]:
     return _matcher(tokens)
 
 
-def _tokens(pattern: str, deep: bool) -> list[_Token]:
+def _tokens(pattern: str) -> list[_Token]:
     tokens: list[_Token] = []
     position = 0
     while position < len(pattern):
         character = pattern[position]
         position += 1
-        if character == "*" and deep and pattern.startswith("*", position):
+        if character == "*" and pattern.startswith("*", position):
             position += 2 if pattern.startswith("*/", position) else 1
             tokens.append(_Wild.DEEP if position < len(pattern) else _Wild.REST)
         elif character == "*":
@@ -250,6 +240,6 @@ def _reaches_below(pattern: list[str], folder: list[str]) -> bool:
     for part, name in zip(pattern, folder, strict=False):
         if "**" in part:
             return True
-        if not _matcher(_tokens(part, deep=False))(name):
+        if not _matcher(_tokens(part))(name):
             return False
     return True
