@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,11 @@ IMAGE = "sha256:" + "1" * 64
 class Machine:
     """A home with one image (`chain`), and containers made from it."""
 
-    def __init__(self, home: Path, network: Network | None = None) -> None:
+    def __init__(self, home: Path) -> None:
         self.config = EngineConfig(home=home)
         self.snapshots = OverlaySnapshotter(self.config.snapshots_dir)
         self.runtime = OCIRuntime(self.config.run_dir / "runtime", self.config.cgroup_parent)
-        self.containers = Containers(self.config, self.snapshots, self.runtime, network)
+        self.use(None)
         self.chain = "sha256:" + "2" * 64
         self.snapshots.prepare("base", None)
         root = make_rootfs(self.snapshots.upper("base"))
@@ -45,12 +45,29 @@ class Machine:
         shutil.chown(seeded, 1000, 1000)
         self.snapshots.commit("base", self.chain)
 
+    def use(self, network: Network | None) -> None:
+        self.containers = Containers(self.config, self.snapshots, self.runtime, network)
+
+    def derive(self, change: Callable[[Path], None]) -> str:
+        """The chain of an image with one more layer, which `change` fills."""
+        name = "sha256:" + secrets.token_hex(32)
+        self.snapshots.prepare("derived", self.chain)
+        self.snapshots.upper("derived").chmod(0o755)
+        change(self.snapshots.upper("derived"))
+        self.snapshots.commit("derived", name)
+        return name
+
     def create(self, script: str, **changes: Any) -> str:
         """A container that runs `script`; any field of its settings may be given."""
-        values: dict[str, Any] = {"cmd": ("/bin/sh", "-c", script), "name": "test", **changes}
-        settings = ContainerSettings(
-            id=secrets.token_hex(32), image=IMAGE, chain=self.chain, **values
-        )
+        values: dict[str, Any] = {
+            "id": secrets.token_hex(32),
+            "name": "test",
+            "image": IMAGE,
+            "chain": self.chain,
+            "cmd": ("/bin/sh", "-c", script),
+            **changes,
+        }
+        settings = ContainerSettings(**values)
         self.containers.create(settings)
         return settings.id
 
@@ -93,23 +110,47 @@ class Machine:
     def mounted(self, id: str) -> bool:
         return any(target == self.directory(id).rootfs for _, target in self.snapshots.mounts())
 
-    def close(self) -> None:
-        """Kill and unmount everything."""
+    def scratch(self, chain: str = "") -> tuple[str, Path]:
+        """A writable snapshot of the image, mounted: its key and where. `close` unmounts it."""
+        key = f"scratch-{secrets.token_hex(4)}"
+        target = self.config.home / key
+        target.mkdir()
+        self.snapshots.prepare(key, chain or self.chain)
+        self.snapshots.mount(key, target)
+        return key, target
+
+    def clear(self) -> None:
+        """Kill, unmount and forget every container and scratch."""
         for id in self.containers.list_on_disk():
             for generation in self.directory(id).attempts():
                 self.containers.stop(id, generation, 9, 0)
                 self.containers.finish(id, generation)
             self.containers.remove(id)
+        for key, target in list(self.snapshots.mounts()):
+            self.snapshots.unmount(target)
+            self.snapshots.remove(key)
+
+    def close(self) -> None:
+        self.clear()
         top = f"/{self.config.cgroup_parent}"
         cgroups.kill(top)
         assert cgroups.wait_empty(top, 10)
         cgroups.remove_tree(top)
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    made = Machine(tmp_path / "home")
+@pytest.fixture(scope="session")
+def one_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    made = Machine(tmp_path_factory.mktemp("machine") / "home")
     try:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def machine(one_machine: Machine) -> Iterator[Machine]:
+    """The session's one home, without any container before and after."""
+    try:
+        yield one_machine
+    finally:
+        one_machine.clear()

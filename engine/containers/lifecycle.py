@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal as signals
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
@@ -59,13 +59,12 @@ Status = Literal["created", "starting", "running", "ended", "lost", "finished"]
 class Network(Protocol):
     """What a container needs of engine.network.manager.NetworkManager."""
 
-    def reserve(self, bindings: Iterable[PortBinding]) -> Reservation: ...
+    def reserve(self, bindings: Sequence[PortBinding]) -> Reservation: ...
     def attach(self, attachment: Attachment, container_id: str, pid: int) -> None: ...
     def publish(
-        self, container_id: str, address: IPv4Address, ports: Iterable[PublishedPort]
+        self, container_id: str, address: IPv4Address, published: Sequence[PublishedPort]
     ) -> None: ...
-    def unpublish(self, container_id: str) -> None: ...
-    def detach(self, container_id: str) -> None: ...
+    def release(self, container_id: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,8 +374,7 @@ class Containers:
     def _clean(self, directory: ContainerDir) -> None:
         self._runtime.purge(directory.id)
         if self._network is not None:
-            self._network.unpublish(directory.id)
-            self._network.detach(directory.id)
+            self._network.release(directory.id)
         self._snapshots.unmount(directory.rootfs)
 
 

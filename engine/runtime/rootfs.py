@@ -76,8 +76,11 @@ def read_file(root: int, path: str, limit: int) -> bytes | None:
         descriptor = open_at(root, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
     with open(descriptor, "rb") as file:
-        return file.read(limit) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        return file.read(limit)
 
 
 def lookup(root: int, path: str) -> os.stat_result | None:

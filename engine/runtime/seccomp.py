@@ -1,8 +1,9 @@
 """The default seccomp profile, resolved for one architecture and one set of capabilities.
 
 The profile is the field's own (containers-common's seccomp.json): rules in it say for which
-architectures and capabilities they hold, the OCI spec knows only the outcome. Leaves profiles
-made by users for later.
+architectures and capabilities they hold, the OCI spec knows only the outcome. It lets every
+container make namespaces and mounts, for podman inside podman; Docker's does not, and neither
+does ours: user namespaces are the kernel's widest door. Leaves profiles made by users for later.
 """
 
 from __future__ import annotations
@@ -28,6 +29,23 @@ _ARCHITECTURES = {
 # Compiling the filter is the larger half of a start, and x32 is a third of it (10 of 40 ms).
 # No distribution's kernel runs x32; left out of the list, its calls are refused all the same.
 _LEFT_OUT = frozenset({"SCMP_ARCH_X32"})
+
+# moby profiles/seccomp/default_linux.go: allowed with one of these capabilities only.
+_NAMESPACES = """
+    fsconfig fsmount fsopen fspick mount mount_setattr move_mount open_tree pivot_root setns
+    umount umount2 unshare keyctl add_key request_key
+"""
+_NEEDS: dict[str, frozenset[str]] = {
+    **dict.fromkeys(_NAMESPACES.split(), frozenset({"CAP_SYS_ADMIN"})),
+    **dict.fromkeys(
+        ("get_mempolicy", "mbind", "set_mempolicy"), frozenset({"CAP_SYS_ADMIN", "CAP_SYS_NICE"})
+    ),
+    "syslog": frozenset({"CAP_SYS_ADMIN", "CAP_SYSLOG"}),
+    "reboot": frozenset({"CAP_SYS_BOOT"}),
+}
+# All CLONE_NEW* flags but CLONE_NEWTIME, which shares its bit with an exit signal's number.
+_CLONE_NAMESPACES = 0x7E020000
+_EPERM, _ENOSYS = 1, 38
 
 
 class Condition(TypedDict, total=False):
@@ -105,11 +123,45 @@ def _resolve(path: Path, stamp: int, capabilities: tuple[str, ...], machine: str
     resolved: LinuxSeccomp = {
         "defaultAction": profile["defaultAction"],
         "architectures": architectures,
-        "syscalls": rules,
+        "syscalls": _tightened(rules, goarch, held),
     }
     if profile.get("defaultErrnoRet") is not None:
         resolved["defaultErrnoRet"] = profile["defaultErrnoRet"]
     return resolved
+
+
+def _tightened(rules: list[Rule], goarch: str, held: set[str]) -> list[Rule]:
+    """Take back what Docker's profile gives to CAP_SYS_ADMIN and the like alone."""
+    refused = {name for name, needs in _NEEDS.items() if not needs & held}
+    extra: list[Rule] = []
+    if refused:
+        names = sorted(refused)
+        extra.append({"names": names, "action": "SCMP_ACT_ERRNO", "args": [], "errnoRet": _EPERM})
+    if "CAP_SYS_ADMIN" not in held:
+        refused |= {"clone", "clone3"}
+        plain: dict[str, int | str] = {
+            "index": 1 if goarch == "s390x" else 0,
+            "value": _CLONE_NAMESPACES,
+            "valueTwo": 0,
+            "op": "SCMP_CMP_MASKED_EQ",
+        }
+        extra.append({"names": ["clone"], "action": "SCMP_ACT_ALLOW", "args": [plain]})
+        # Its flags lie in memory, out of a filter's sight: libraries fall back to clone.
+        extra.append(
+            {
+                "names": ["clone3"],
+                "action": "SCMP_ACT_ERRNO",
+                "args": [],
+                "errnoRet": _ENOSYS,
+            }
+        )
+    kept: list[Rule] = []
+    for rule in rules:
+        left = rule.copy()
+        left["names"] = [name for name in rule["names"] if name not in refused]
+        if left["names"]:
+            kept.append(left)
+    return kept + extra
 
 
 def _applies(includes: Condition, excludes: Condition, goarch: str, held: set[str]) -> bool:
