@@ -96,6 +96,7 @@ class Home:
         for reservation in self.reservations:
             reservation.close()
         self.manager.release_all()
+        self.manager.close()
 
 
 @contextmanager

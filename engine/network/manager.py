@@ -2,8 +2,9 @@
 
 Every operation is idempotent, holds the home's lock (a file, so that worker and engined take
 turns), and writes down what it is about to do first: killed anywhere, doing it again, or undoing
-it, or `repair` puts things right. Nothing is kept in memory. Times: `attach` about 10 ms (the next
-name server starts beside the netlink calls), `publish` 1 ms, 10 more for each udp port.
+it, or `repair` puts things right. Nothing that matters is kept in memory. Times: `attach` 10 ms
+(the next name server starts beside the netlink calls), `publish` 2 ms and 10 more for each udp
+port, `release` 30 to 50, of which the lock is held for 8.
 
 Who may use which network, address or port is for services to decide.
 Never call from a thread that runs an event loop: pyroute2 runs its own.
@@ -24,7 +25,7 @@ from engine.config import EngineConfig
 from engine.errors import Conflict, InvalidInput, NetworkFailed
 from engine.network import conntrack, firewall, links, ports, ruleset
 from engine.network.names import Names, Starting, resolv_conf
-from engine.network.nft import Nftables, open_nftables
+from engine.network.nft import Nftables
 from engine.network.records import ContainerRecord, Records
 from engine.network.spec import Attachment, NetworkSpec, PortBinding, PublishedPort
 
@@ -59,7 +60,13 @@ class NetworkManager:
         self._prefix = config.bridge_prefix.removesuffix("-")
         self._veth_prefix = f"{self._prefix}v"
         self._records = Records(self._root)
+        self._nft = Nftables()
         self._names = Names(self._root / "names")
+
+    def close(self) -> None:
+        """Give back what the manager holds open; it opens it again when it is used again."""
+        with self._lock() as nft:
+            nft.close()
 
     def ensure(self, network: NetworkSpec) -> None:
         """Make the network, or what is missing of it.
@@ -72,13 +79,13 @@ class NetworkManager:
                 f"bridge name does not begin with {self._bridge_prefix}: {network.bridge}",
                 field="bridge",
             )
-        with self._lock(), open_nftables() as nft:
+        with self._lock() as nft:
             self._ensure(nft, network)
             self._turn(nft, self._start_names(nft))
 
     def remove(self, network: NetworkSpec) -> None:
         """Take the network away; Conflict while a container is attached."""
-        with self._lock(), open_nftables() as nft:
+        with self._lock() as nft:
             for record in self._records.containers():
                 if any(one.network.id == network.id for one in record.attachments):
                     raise Conflict(
@@ -100,7 +107,7 @@ class NetworkManager:
         Its names resolve for the network's other containers when this returns. Doing it again
         makes the interface anew. Raises NetworkFailed; nothing of it is left then.
         """
-        with self._lock(), open_nftables() as nft:
+        with self._lock() as nft:
             network = attachment.network
             if self._records.network(network.id) != network or not links.exists(network.bridge):
                 self._ensure(nft, network)
@@ -122,8 +129,8 @@ class NetworkManager:
 
     def detach(self, container_id: str, network_id: str | None = None) -> None:
         """Take the container out of one network, or out of all; with its flows and names."""
-        with self._lock(), open_nftables() as nft:
-            self._release(nft, container_id, network_id, unpublish=False)
+        networks = None if network_id is None else (network_id,)
+        self._release(container_id, networks=networks, unpublish=False)
 
     def reserve(self, bindings: Sequence[PortBinding]) -> ports.Reservation:
         """Sockets that hold the ports, all or none: give `fds` to conmon, then close.
@@ -141,7 +148,7 @@ class NetworkManager:
         What the container had published before and is not among them is closed. An element that
         somebody else left under one of the keys goes: who holds the socket has the port.
         """
-        with self._lock(), open_nftables() as nft:
+        with self._lock() as nft:
             before = self._records.container(container_id)
             everything = tuple(dict.fromkeys((*published, *before.ports)))
             self._records.put_container(replace(before, address=address, ports=everything))
@@ -164,16 +171,11 @@ class NetworkManager:
 
     def unpublish(self, container_id: str) -> None:
         """Close all ports of the container, and end what came in by them."""
-        with self._lock(), open_nftables() as nft:
-            record = self._records.container(container_id)
-            self._unpublish(nft, record)
-            if record.address and record.ports:
-                conntrack.forget_published(record.address, record.ports)
+        self._release(container_id, networks=(), unpublish=True)
 
     def release(self, container_id: str) -> None:
         """`unpublish` and `detach` of all at once, in half the time: for a container that ended."""
-        with self._lock(), open_nftables() as nft:
-            self._release(nft, container_id, None, unpublish=True)
+        self._release(container_id, networks=None, unpublish=True)
 
     def resolv_conf(self, networks: Sequence[NetworkSpec]) -> str:
         """The text of /etc/resolv.conf for a container in `networks`, after the host's own."""
@@ -189,7 +191,7 @@ class NetworkManager:
 
     def observe(self) -> Observed:
         """Read what exists; changes nothing."""
-        with self._lock(), open_nftables() as nft:
+        with self._lock() as nft:
             found = links.names(self._prefix)
             return Observed(
                 networks=tuple(self._records.networks()),
@@ -209,13 +211,14 @@ class NetworkManager:
         back; interfaces and ports on no record go. Gives one sentence for each thing changed.
         """
         changed: list[str] = []
-        with self._lock(), open_nftables() as nft:
+        with self._lock() as nft:
             if next(self._records.networks(), None) and self._restore(nft):
                 changed.append(f"nftables table {self._table} made again")
-            for record in list(self._records.containers()):
-                if record.id not in alive:
-                    self._release(nft, record.id, None, unpublish=True)
-                    changed.append(f"network of container {record.id[:12]} released")
+            dead = [record.id for record in self._records.containers() if record.id not in alive]
+        for container_id in dead:
+            self._release(container_id, networks=None, unpublish=True)
+            changed.append(f"network of container {container_id[:12]} released")
+        with self._lock() as nft:
             for network in self._records.networks():
                 missing = not links.exists(network.bridge)
                 try:
@@ -250,7 +253,7 @@ class NetworkManager:
 
         The machine goes on forwarding: whether somebody else relies on it by now cannot be told.
         """
-        with self._lock(), open_nftables() as nft:
+        with self._lock() as nft:
             networks = list(self._records.networks())
             addresses = [
                 one.address for record in self._records.containers() for one in record.attachments
@@ -266,7 +269,7 @@ class NetworkManager:
             self._records.clear()
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _lock(self) -> Iterator[Nftables]:
         path = self._root / "lock"
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -274,8 +277,8 @@ class NetworkManager:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
+            fcntl.flock(fd, fcntl.LOCK_EX)  # between threads too: each has opened the file anew
+            yield self._nft
         finally:
             os.close(fd)
 
@@ -341,33 +344,36 @@ class NetworkManager:
             return None
         return ruleset.owner_of(nft.output())
 
-    def _unpublish(self, nft: Nftables, record: ContainerRecord) -> None:
-        for port in record.ports:
-            # A stale record may name a port that another container has by now.
-            if self._owner(nft, port) == record.id:
-                nft.attempt(ruleset.remove_port(self._table, port))
-        self._records.put_container(replace(record, address=None, ports=()))
-
     def _release(
-        self, nft: Nftables, container_id: str, network_id: str | None, *, unpublish: bool
+        self, container_id: str, *, networks: Collection[str] | None, unpublish: bool
     ) -> None:
-        record = self._records.container(container_id)
-        gone = [one for one in record.attachments if network_id in (None, one.network.id)]
-        kept = tuple(one for one in record.attachments if one not in gone)
-        ports_gone = bool(unpublish and record.ports)
-        for one in gone:
-            self._names.drop(container_id, one.network)
-        starting = self._start_names(nft) if gone else {}
-        try:
-            if ports_gone:
-                self._unpublish(nft, record)
-                record = replace(record, address=None, ports=())
-            links.remove(*(self._veth(one) for one in gone))
-        finally:
-            self._turn(nft, starting)
+        """Undo attachments to `networks` (None: all) and, if asked, what is published."""
+        with self._lock() as nft:
+            record = self._records.container(container_id)
+            gone = [
+                one for one in record.attachments if networks is None or one.network.id in networks
+            ]
+            closed = record.ports if unpublish else ()
+            for port in closed:
+                # A stale record may name a port that another container has by now.
+                if self._owner(nft, port) == record.id:
+                    nft.attempt(ruleset.remove_port(self._table, port))
+            for one in gone:
+                self._names.drop(container_id, one.network)
+            if gone:
+                self._turn(nft, self._start_names(nft))
+        # The kernel takes its time over these, so others may go on meanwhile. The addresses are
+        # the container's until this returns; killed here, it is all still on record.
         if gone:
+            links.remove(*(self._veth(one) for one in gone))
             conntrack.forget_addresses([one.address for one in gone])
-        self._records.put_container(replace(record, attachments=kept))
+        if closed and record.address and record.address not in {one.address for one in gone}:
+            conntrack.forget_published(record.address, closed)
+        with self._lock():
+            record = self._records.container(container_id)
+            attachments = tuple(one for one in record.attachments if one not in gone)
+            ports_left = tuple(port for port in record.ports if port not in closed)
+            self._records.put_container(replace(record, attachments=attachments, ports=ports_left))
 
     def _start_names(self, nft: Nftables) -> dict[bool, Starting]:
         """Begin the servers (by internal) whose zones have changed; `_turn` completes it."""

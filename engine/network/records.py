@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ContainerRecord:
-    """`address` is where `ports` lead."""
+    """`address` is where `ports` lead; without any it says nothing."""
 
     id: str
     attachments: tuple[Attachment, ...] = ()

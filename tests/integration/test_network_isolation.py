@@ -10,7 +10,7 @@ import pytest
 from tests.netns import HOST, OUTSIDE, Machine, close_server, machine, query, serve, tcp, udp
 from tests.network_home import Home, make_home
 
-SHORT = 0.3
+SHORT = 0.15
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from tests.netns import HOST, Machine, ip, machine, tcp, udp
 from tests.network_home import Home, make_home
 
 ASK: dict[Protocol, Callable[..., str]] = {"tcp": tcp, "udp": udp}
-SHORT = 0.3
+SHORT = 0.15
 both = pytest.mark.parametrize("protocol", ["tcp", "udp"])
 
 

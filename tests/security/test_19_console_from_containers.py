@@ -16,7 +16,7 @@ from tests.netns import HOST, Machine, close_server, machine, serve, tcp
 from tests.network_home import Home, make_home
 
 CONSOLE = 8000
-SHORT = 0.3
+SHORT = 0.15
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from tests.netns import HOST, Machine, close_server, ip, machine, nft, serve, tcp, udp
 from tests.network_home import Container, Home, make_home
 
-SHORT = 0.3
+SHORT = 0.15
 SECRET = 7100
 
 
