@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from engine.containers.layout import read_json, write_json
 from engine.network.spec import PublishedPort
@@ -18,6 +19,8 @@ from engine.runtime.processes import ProcessRef
 
 # What a shell would say of a process ended by SIGKILL: the code when nobody saw the real one.
 LOST_CODE = 137
+
+Status = Literal["created", "starting", "running", "ended", "lost", "finished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,26 @@ class Exit:
     finished_at: datetime
     lost: bool = False
     oom: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What the machine says of a container's newest start.
+
+    created: never started. starting: its starter was killed on the way. running. ended: conmon
+    left an exit, not yet cleaned up. lost: conmon is gone and left none. finished: cleaned up.
+    All but `created`, `running` and `finished` want a `finish`.
+    """
+
+    id: str
+    status: Status
+    generation: int = 0
+    started: Started | None = None
+    exit: Exit | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.status == "running"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +117,13 @@ class Attempt:
             ProcessRef(values["init_pid"], values["init_start"]),
         )
 
-    def strays(self) -> list[ProcessRef]:
-        """conmons of this start, for one whose starter was killed before it knew their pids.
+    def end_strays(self, timeout: float) -> None:
+        """End the conmon and the runtime of a start whose starter was killed before it knew them.
 
-        Found by their arguments: a number in a file would be no proof.
+        Both have the path of init.pid among their arguments: a number in a file would be no
+        proof. Raises EngineError.
         """
-        return processes.find("--exit-dir", str(self.folder), "-c", self.id)
+        processes.end_all(str(self.folder / "init.pid"), timeout)
 
     def exit(self) -> Exit | None:
         """None while it has not ended, or ended without a word and was not cleaned up yet."""

@@ -146,10 +146,11 @@ class Execs:
         supervisor, init = which.attempt.processes()
         if init is not None and init.send(signals.SIGKILL):
             init.wait(_DEATH_SECONDS)
-        for process in [supervisor] if supervisor is not None else which.attempt.strays():
-            if supervisor is None or not process.wait(_DEATH_SECONDS):
-                process.send(signals.SIGKILL)
-                process.wait(_DEATH_SECONDS)
+        if which.attempt.started() is None:
+            which.attempt.end_strays(_DEATH_SECONDS)
+        elif supervisor is not None and not supervisor.wait(_DEATH_SECONDS):
+            supervisor.send(signals.SIGKILL)
+            supervisor.wait(_DEATH_SECONDS)
 
     def remove(self, which: Exec) -> None:
         """End it and forget it, its log too. Idempotent."""

@@ -67,6 +67,13 @@ class ContainerDir:
     def exec(self, exec_id: str) -> Path:
         return self.path / "exec" / exec_id
 
+    def logs(self) -> list[tuple[Path, Path]]:
+        """(where its conmon listens, the log's folder) of the container and of each exec."""
+        found = [(self.bundle, self.log)]
+        with suppress(FileNotFoundError):
+            found += [(folder, folder / "log") for folder in (self.path / "exec").iterdir()]
+        return found
+
     def exec_exits(self, exec_id: str) -> Path:
         """The folder of one exec's end."""
         return self._exits / f"exec.{exec_id}"

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from engine.errors import EngineError
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessRef:
@@ -105,6 +107,20 @@ def find(*words: str) -> list[ProcessRef]:
             if reference is not None:
                 found.append(reference)
     return found
+
+
+def end_all(word: str, timeout: float) -> None:
+    """SIGKILL for every process with `word` among its arguments, until there is none.
+
+    For what a killed process of ours started and nobody waits for: the word is a path of that
+    attempt alone. Waits for each end, so that nothing is made any more when this returns. Raises
+    EngineError when one does not die within `timeout` seconds.
+    """
+    while found := find(word):
+        for process in found:
+            process.send(signal.SIGKILL)
+            if not process.wait(timeout):
+                raise EngineError(f"process {process.pid} survives SIGKILL", pid=process.pid)
 
 
 def _read(path: str) -> bytes:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import Cancelled, Conflict, RuntimeFailed
+from engine.runtime import processes
 from engine.runtime.oci_runtime import ENVIRONMENT, OCIRuntime, exit_code_of
 from engine.runtime.spec import ContainerSpec, Mount, ProcessSpec, Resources, build_spec
 from engine.runtime.stubs import Stubs
@@ -27,6 +28,7 @@ from engine.runtime.stubs import Stubs
 Stream = Literal["stdout", "stderr"]
 _PREFIX = "step-"
 _CHUNK = 65536
+_DEATH_SECONDS = 10.0
 
 # Runs between create and start, as the runtime's child: hands the state (with init's pid) over
 # and waits for the word to go on. The pipes are the runtime's own descriptors, reached through
@@ -100,7 +102,7 @@ def run_step(
         raise Conflict(f"step {step.id} is running already", id=step.id)
     stubs = Stubs(step.rootfs)
     try:
-        runtime.purge(name)
+        _bury(runtime, bundle)
         stubs.create(_targets(step))
         return _Run(runtime, step, name, bundle, output, attach, cancel).run()
     finally:
@@ -122,11 +124,18 @@ def reap_steps(runtime: OCIRuntime) -> list[str]:
         except FileNotFoundError:
             continue
         if lock is not None:
-            runtime.purge(bundle.name)
+            _bury(runtime, bundle)
             shutil.rmtree(bundle, ignore_errors=True)
             os.close(lock)
             reaped.append(bundle.name.removeprefix(_PREFIX))
     return reaped
+
+
+def _bury(runtime: OCIRuntime, bundle: Path) -> None:
+    """Take away what a killed caller left: its runtime first, which may still be creating."""
+    if (bundle / "config.json").exists():
+        processes.end_all(str(bundle), _DEATH_SECONDS)
+    runtime.purge(bundle.name)
 
 
 class _Run:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from engine.containers.layout import ContainerDir
-from engine.containers.logs import Limits, LogReader, decode_tty, rotate
+from engine.containers.logs import Limits, LogReader, decode_tty
 from engine.containers.settings import ContainerSettings
 from engine.errors import Conflict, InvalidInput, NotFound, WrongState
 from engine.network.spec import PortBinding
@@ -192,7 +192,7 @@ def test_rotation_beside_a_writing_container(machine: Machine) -> None:
     machine.start(id)
     rotations = 0
     while machine.containers.exit_of(id, 1) is None:
-        rotations += rotate(directory.log, directory.bundle, Limits(50_000, 1000))
+        rotations += machine.containers.rotate_logs(Limits(50_000, 1000))
         time.sleep(0.005)
     machine.finish(id)
     assert rotations > 3
