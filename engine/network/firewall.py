@@ -3,17 +3,19 @@
 In nftables every base chain must accept a packet; where another one drops, an accept of ours does
 not help. Docker calls its DOCKER-USER chain before its own drops, for rules of others: a marked
 pair of accepts for all bridges of the home goes there. firewalld lets through what comes from and
-goes to interfaces of its zone `trusted`. What is let through there is still filtered by our own
+goes to interfaces of its zone `trusted`, and in what they ask of the name server. What is let through there is still filtered by our own
 table. Both forget when they are reloaded: `open_way` is to be called again and again.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 
-from engine.errors import NetworkFailed
 from engine.network.nft import Nftables
+
+logger = logging.getLogger(__name__)
 
 _CHAIN = "ip filter DOCKER-USER"
 _ZONE = "trusted"
@@ -31,14 +33,14 @@ def open_way(nft: Nftables, table: str, bridge_prefix: str, bridge: str) -> None
                 for side in ("iifname", "oifname")
             )
         )
-    if _firewalld(nft):
-        _firewall_cmd(f"--zone={_ZONE}", f"--change-interface={bridge}")
+    if _firewalld(nft) and not _known_to_firewalld(nft, bridge):
+        _firewall_cmd("--change-interface", bridge)
 
 
 def close_way(nft: Nftables, table: str, bridge: str) -> None:
     """Undo for one bridge what firewalld was told; Docker's chain is for the whole home."""
-    if _firewalld(nft) and bridge in _firewall_cmd(f"--zone={_ZONE}", "--list-interfaces").split():
-        _firewall_cmd(f"--zone={_ZONE}", f"--remove-interface={bridge}")
+    if _firewalld(nft) and _known_to_firewalld(nft, bridge):
+        _firewall_cmd("--remove-interface", bridge)
 
 
 def close_all(nft: Nftables, table: str) -> None:
@@ -87,13 +89,17 @@ def _firewalld(nft: Nftables) -> bool:
     return running and shutil.which("firewall-cmd") is not None
 
 
-def _firewall_cmd(*arguments: str) -> str:
+def _known_to_firewalld(nft: Nftables, bridge: str) -> bool:
+    """By its rules: asking firewall-cmd takes half a second."""
+    return f'"{bridge}"' in nft.run("list table inet firewalld")
+
+
+def _firewall_cmd(option: str, bridge: str) -> None:
+    """What goes wrong is a warning: a container that cannot go out is better than none."""
+    command = ["firewall-cmd", f"--zone={_ZONE}", f"{option}={bridge}"]
     try:
-        done = subprocess.run(
-            ["firewall-cmd", *arguments], capture_output=True, text=True, check=True, timeout=20
-        )
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
     except subprocess.CalledProcessError as error:
-        raise NetworkFailed(f"firewalld refused: {error.stderr.strip()}") from error
-    except subprocess.TimeoutExpired as error:
-        raise NetworkFailed("firewalld did not answer") from error
-    return done.stdout
+        logger.warning("firewalld refused %s for %s: %s", option, bridge, error.stderr.strip())
+    except subprocess.TimeoutExpired:
+        logger.warning("firewalld did not answer %s for %s", option, bridge)
