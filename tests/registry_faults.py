@@ -6,6 +6,7 @@
         faulty.rule("/blobs/", corrupt=True)                 # one bit of the body flipped
         faulty.rule("/manifests/", status=429, headers={"Retry-After": "1"})
         faulty.address, faulty.url, faulty.seen              # Seen(method, path, headers) each
+        faulty.most_at_once                                  # requests served at one time
 
 Rules are tried in order; one is used up after `times` (None: never). What no rule takes is passed
 on unchanged, Range and all.
@@ -50,8 +51,10 @@ class FaultyRegistry:
     target: str
     address: str = ""
     seen: list[Seen] = field(default_factory=list)
+    most_at_once: int = 0
     _rules: list[_Rule] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _running: int = 0
 
     @property
     def url(self) -> str:
@@ -101,6 +104,17 @@ class FaultyRegistry:
     def requests(self, path: str) -> list[Seen]:
         return [request for request in self.seen if path in request.path]
 
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._running += 1
+            self.most_at_once = max(self.most_at_once, self._running)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= 1
+
     def _match(self, seen: Seen) -> _Rule | None:
         with self._lock:
             self.seen.append(seen)
@@ -121,6 +135,10 @@ def faulty_registry(target: str) -> Iterator[FaultyRegistry]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            with faulty._counted():
+                self._serve()
+
+        def _serve(self) -> None:
             rule = faulty._match(Seen(self.command, self.path, dict(self.headers.items())))
             if rule and rule.status is not None:
                 self.send_response(rule.status)

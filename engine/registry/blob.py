@@ -24,8 +24,9 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 _PROGRESS = 1 << 20
 _CHUNK = 256 << 10
 
-Opener = Callable[[int], tuple[Endpoint, Answer]]
-"""Opens the blob at an offset: who answered, and what (200 from the start, or 206)."""
+Opener = Callable[[int, "Endpoint | None"], tuple[Endpoint, Answer]]
+"""Opens the blob at an offset: who answered, and what (200 from the start, or 206). The second
+argument is who is to be asked last."""
 
 
 class BlobReader:
@@ -101,7 +102,9 @@ class BlobReader:
         raw.release_conn()
 
     def _start(self) -> Answer:
-        self._endpoint, answer = self._open(self.offset)
+        # Twice broken at one place: another mirror, or the registry itself, may do better.
+        tired = self._endpoint if self._breaks > 1 else None
+        self._endpoint, answer = self._open(self.offset, tired)
         self._answer = answer
         if answer.status == 206:
             self._check_range(answer)

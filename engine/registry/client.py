@@ -156,7 +156,7 @@ class RegistryClient:
         `avoid`: an endpoint that sent it damaged; asked only when there is no other.
         """
 
-        def opener(at: int) -> tuple[Endpoint, Answer]:
+        def opener(at: int, tired: Endpoint | None) -> tuple[Endpoint, Answer]:
             headers = {"Accept-Encoding": "identity", "Accept": "*/*"}
             if at:
                 headers["Range"] = f"bytes={at}-"
@@ -167,7 +167,7 @@ class RegistryClient:
                     session.endpoint,
                     session.get(reference.path, rest, subject, headers),
                 ),
-                avoid,
+                tired or avoid,
             )
 
         return BlobReader(descriptor, offset, opener, self._transport.pause, self._policy)

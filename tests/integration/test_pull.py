@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -57,6 +59,18 @@ NODE = Reference.parse("node")
 def noise(seed: int, size: int) -> bytes:
     """Bytes that do not compress."""
     return random.Random(seed).randbytes(size)
+
+
+def tar_of_links(count: int) -> bytes:
+    """One file by many names: takes its time to unpack, and hardly any disk."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("file"))
+        for number in range(count):
+            link = tarfile.TarInfo(f"link{number}")
+            link.type, link.linkname = tarfile.LNKTYPE, "file"
+            archive.addfile(link)
+    return out.getvalue()
 
 
 LAYERS = [
@@ -197,10 +211,9 @@ def test_progress_tells_of_every_layer_in_the_callers_thread(
 def test_layers_come_in_parallel(faulty: FaultyRegistry, home: Home, node: PushedImage) -> None:
     faulty.rule("/manifests/", times=0)
     faulty.rule(node.config, times=0)
-    faulty.rule("/blobs/", rate=1_000_000)  # 0.4 s a layer
-    started = time.monotonic()
+    faulty.rule("/blobs/", rate=1_000_000)
     home.pull(faulty.url)
-    assert time.monotonic() - started < 1.2
+    assert faulty.most_at_once == len(node.layers)
 
 
 def test_what_broke_is_resumed_within_a_pull(
@@ -231,17 +244,21 @@ with Leases(folder / "leases").take() as lease:
 """
 
 
+def started(parts: Path) -> list[Path]:
+    return [part for part in parts.iterdir() if part.stat().st_size > 10_000]
+
+
 def test_a_killed_pull_is_resumed_by_the_next(
     faulty: FaultyRegistry, home: Home, node: PushedImage
 ) -> None:
     faulty.rule("/manifests/", times=0)
     for layer in node.layers:
-        faulty.rule(layer, rate=400_000, times=1)
+        faulty.rule(layer, rate=200_000, times=1)
     command = [sys.executable, "-c", PULL_PROCESS, str(home.folder), faulty.url]
     with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as process:
         parts = home.folder / "content" / "ingests"
         deadline = time.monotonic() + 10
-        while sum(part.stat().st_size for part in parts.iterdir()) < 400_000:
+        while not parts.is_dir() or len(started(parts)) < len(node.layers):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.02)
@@ -278,17 +295,21 @@ def test_cancelling_a_download_is_quick_and_keeps_what_came(
 ) -> None:
     faulty.rule("/manifests/", times=0)
     faulty.rule(node.config, times=0)
-    faulty.rule("/blobs/", rate=200_000)
+    faulty.rule("/blobs/", rate=50_000)  # 8 s
     asked: list[float] = []
+    receive = home.received.append
 
-    def ask() -> None:
-        asked.append(time.monotonic())
-        home.cancel.set()
+    class Received(list[Progress]):
+        def append(self, progress: Progress) -> None:
+            receive(progress)
+            if progress.current and not asked:
+                asked.append(time.monotonic())
+                home.cancel.set()
 
-    threading.Timer(0.6, ask).start()
+    home.received = Received()
     with pytest.raises(Cancelled):
         home.pull(faulty.url)
-    assert time.monotonic() - asked[0] < 0.5
+    assert time.monotonic() - asked[0] < 2
     home.assert_nothing_half_made(parts=True)
     faulty.clear()
     home.cancel.clear()
@@ -298,8 +319,7 @@ def test_cancelling_a_download_is_quick_and_keeps_what_came(
 
 
 def test_cancelling_while_a_layer_is_unpacked(server: RegistryServer, home: Home) -> None:
-    files = {f"f{n}": b"x" * 10_000 for n in range(4000)}
-    push_image(server, "library/many", layers=[tar_of(files)])
+    push_image(server, "library/many", layers=[tar_of_links(15_000)])
     receive = home.received.append
 
     class Received(list[Progress]):
@@ -316,7 +336,7 @@ def test_cancelling_while_a_layer_is_unpacked(server: RegistryServer, home: Home
 
 
 def test_a_receiver_that_fails_ends_the_pull(faulty: FaultyRegistry, home: Home) -> None:
-    faulty.rule("/blobs/", rate=200_000)
+    faulty.rule("/blobs/", rate=20_000)
 
     class Received(list[Progress]):
         def append(self, progress: Progress) -> None:
@@ -327,7 +347,7 @@ def test_a_receiver_that_fails_ends_the_pull(faulty: FaultyRegistry, home: Home)
     started = time.monotonic()
     with pytest.raises(LookupError):
         home.pull(faulty.url)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 5
     home.assert_nothing_half_made(parts=True)
 
 
