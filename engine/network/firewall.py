@@ -3,8 +3,9 @@
 In nftables every base chain must accept a packet; where another one drops, an accept of ours does
 not help. Docker calls its DOCKER-USER chain before its own drops, for rules of others: a marked
 pair of accepts for all bridges of the home goes there. firewalld lets through what comes from and
-goes to interfaces of its zone `trusted`, and in what they ask of the name server. What is let through there is still filtered by our own
-table. Both forget when they are reloaded: `open_way` is to be called again and again.
+goes to interfaces of its zone `trusted`, queries to the name server included. What is let through
+there is still filtered by our own table. Both forget when they are reloaded: `open_way` is to be
+called again and again.
 """
 
 from __future__ import annotations
