@@ -50,7 +50,7 @@ async def stream(
             # Up to a megabyte is parsed backwards: not on the loop that serves the others.
             start = await asyncio.to_thread(reader.tail, min(-start, MOST_TAIL))
         start = max(first, min(start, size))
-        follower = _Follower(frames, reader, start)
+        follower = _Follower(frames, reader, start, state)
         await frames.send(
             {
                 "t": "hello",
@@ -63,14 +63,18 @@ async def stream(
             }
         )
         async with follow.waking(watcher, folder, follower.wake):
-            return await follow.run(frames, follower.pump(state), follower.heard)
+            return await follow.run(frames, follower.pump(), follower.heard)
 
 
 class _Follower:
-    def __init__(self, frames: FrameStream, reader: LogReader, start: int) -> None:
+    def __init__(
+        self, frames: FrameStream, reader: LogReader, start: int, state: ContainerState
+    ) -> None:
         self._frames = frames
         self._reader = reader
         self._window = Window(start)
+        self._told = state
+        self._exit_told = -1
         self._on = asyncio.Event()
         self._on.set()
         self.wake = asyncio.Event()
@@ -87,8 +91,8 @@ class _Follower:
             case kind:
                 raise InvalidInput(f"no such message here: {kind}")
 
-    async def pump(self, before: ContainerState) -> End:
-        with hub.watch(before, self.wake) as watch:
+    async def pump(self) -> End:
+        with hub.watch(self._told, self.wake) as watch:
             while True:
                 await self._on.wait()
                 await self._window.wait()
@@ -101,9 +105,7 @@ class _Follower:
                     continue
                 if state is None:
                     return {"code": 4404, "reason": "gone"}
-                if state != before:
-                    await self._tell(before, state)
-                    before = state
+                await self._tell(state)
                 await self.wake.wait()
 
     async def _send(self, chunk: Chunk) -> None:
@@ -116,11 +118,15 @@ class _Follower:
         # A full chunk has more behind it; a small one may be joined by the next lines.
         await asyncio.sleep(0 if len(chunk.data) == CHUNK else GATHER_SECONDS)
 
-    async def _tell(self, before: ContainerState, state: ContainerState) -> None:
-        if state.running and (not before.running or state.generation != before.generation):
-            await self._frames.send({"t": "start", "generation": state.generation})
-        elif not state.running and state.exit_code is not None:
+    async def _tell(self, state: ContainerState) -> None:
+        """A start and its end, once each, after the bytes before it."""
+        if state.running:
+            if self._told.generation != state.generation or not self._told.running:
+                await self._frames.send({"t": "start", "generation": state.generation})
+            self._told = state
+        elif state.exit_code is not None and self._exit_told != state.generation:
             await self._frames.send({"t": "exit", "code": state.exit_code})
+            self._exit_told, self._told = state.generation, state
 
 
 async def _download(frames: FrameStream, reader: LogReader, *, times: bool) -> End:

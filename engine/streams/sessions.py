@@ -109,12 +109,15 @@ def attach_generation(config: EngineConfig, session: Session) -> int:
     return session.generation
 
 
-def start_refusal(uid: str) -> str | None:
-    """Why a start that was asked for does not come; None while it may still come."""
+def start_refusal(uid: str, generation: int) -> str | None:
+    """Why the start `generation` does not come; None while it may still come, or when it has
+    come since the caller last looked."""
     kinds = (Operation.Kind.CONTAINER_START, Operation.Kind.CONTAINER_RESTART)
     container = Container.objects.filter(uid=uid).first()
     if container is None:
         return "the container was removed"
+    if container.generation >= generation and container.error is None:
+        return None
     if Operation.objects.open().filter(kind__in=kinds, target=str(container.pk)).exists():
         return None
     return str((container.error or {}).get("message", "nobody has started it"))

@@ -118,7 +118,7 @@ class View:
                     )
                     if begun:
                         return None
-                    refusal = await orm(sessions.start_refusal, self._session.uid)
+                    refusal = await orm(sessions.start_refusal, self._session.uid, generation)
                     if refusal is not None and watch.state == state:
                         await orm(sessions.end, self._session.id, None, "start-failed")
                         return {"reason": "start-failed", "detail": refusal}

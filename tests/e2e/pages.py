@@ -33,7 +33,7 @@ def answer(port: int) -> str:
 
 def build_folder(page: Page, folder: Path, tag: str) -> int:
     """From any page of the team: new build from a folder; the build's number, on its page."""
-    page.locator("a[href$='/builds/']").first.click()
+    page.locator("a[href$='/builds/']:visible").first.click()
     page.locator("a[href$='/builds/new/']").first.click()
     page.set_input_files("[data-folder-input]", str(folder))
     page.fill("input[name=tag]", tag)
@@ -77,7 +77,7 @@ def run_image(
     tty: bool = False,
 ) -> None:
     """The run form, filled in and sent."""
-    page.locator("a[href$='/containers/']").first.click()
+    page.locator("a[href$='/containers/']:visible").first.click()
     page.locator("a[href$='/containers/new/']").first.click()
     page.fill("input[name=image]", image)
     page.fill("input[name=name]", name)
@@ -96,7 +96,7 @@ def run_image(
 
 def container(page: Page, name: str, tab: str = "logs") -> None:
     """To the container's page by the list, as a person goes."""
-    page.locator("a[href$='/containers/']").first.click()
+    page.locator("a[href$='/containers/']:visible").first.click()
     page.locator(f"a.name[href$='/containers/{name}/logs/']").click()
     if tab != "logs":
         page.locator(f"nav.tabs a[href$='/{name}/{tab}/']").click()
