@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from ipaddress import IPv4Address
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -34,7 +33,12 @@ class PortChip:
 
 @dataclass(frozen=True, slots=True)
 class ContainerRow:
+    """`pk`, `name` and `image_name` are the container's own: a list looks them up 100 times."""
+
     container: Container
+    pk: int
+    name: str
+    image_name: str
     base: str
     state: State
     moment: datetime | None
@@ -87,6 +91,9 @@ def _container_row(
     kind = pending.get(str(row.pk))
     return ContainerRow(
         container=row,
+        pk=row.pk,
+        name=row.name,
+        image_name=row.image_name,
         base=f"/t/{team}/containers/{row.name}/",
         state=states.of_container(row, kind, stopped_by_hand=str(row.pk) in stopped),
         moment=row.started_at if row.is_running else row.finished_at or row.created_at,
@@ -145,7 +152,7 @@ def port_chip(port: Port, running: bool, host: str) -> PortChip:
     number = port.published_port or port.host_port
     suffix = "" if port.protocol == "tcp" else f"/{port.protocol}"
     text = f"{number or '…'} → {port.container_port}{suffix}"
-    loopback = IPv4Address(port.host_ip).is_loopback
+    loopback = port.host_ip.startswith("127.")
     title = (
         gettext("listens on this machine only (%(address)s)") % {"address": port.host_ip}
         if loopback

@@ -9,6 +9,7 @@ from console.views import (
     builds,
     container,
     containers,
+    downloads,
     images,
     overview,
     run,
@@ -25,6 +26,7 @@ _containers = [
     path("new/defaults/", run.image_defaults, name="image-defaults"),
     path("<str:name>/", container.container_home, name="container"),
     path("<str:name>/logs/", container.container_logs, name="container-logs"),
+    path("<str:name>/logs/download/", downloads.log_download, name="log-download"),
     path("<str:name>/terminal/", terminals.terminal_choice, name="container-terminal"),
     path("<str:name>/terminals/", terminals.terminal_new, name="terminal-new"),
     path(

@@ -1,1 +1,1 @@
-"""Forms, one module a noun. They check shapes; whether a thing can be done is the services' word."""
+"""Forms, one module a noun: they check shapes, whether a thing can be done is a service's word."""

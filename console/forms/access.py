@@ -49,7 +49,9 @@ class SetupForm(Form):
         help_text=_("The start command printed it in its terminal."),
         error_messages={"required": _("Enter the code from the terminal.")},
         widget=forms.TextInput(
-            attrs=mono(**{"class": "code-input", "placeholder": "XXXX-XXXX-XXXX", "autofocus": True})
+            attrs=mono(
+                **{"class": "code-input", "placeholder": "XXXX-XXXX-XXXX", "autofocus": True}
+            )
         ),
     )
     username = forms.CharField(
@@ -64,9 +66,7 @@ class SetupForm(Form):
         strip=False,
         help_text=_("At least 10 characters."),
         error_messages={"required": _("Choose a password.")},
-        widget=forms.PasswordInput(
-            attrs={"autocomplete": "new-password"}, render_value=True
-        ),
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}, render_value=True),
     )
     team = forms.CharField(
         label=_("Team name"),

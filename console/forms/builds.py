@@ -72,8 +72,10 @@ class BuildForm(SourceForm):
     args = forms.CharField(
         label=_("Build arguments"),
         required=False,
-        help_text=_("One NAME=value a line, for the Dockerfile's ARGs. Not for secrets: they stay"
-                    " readable in the image's history."),
+        help_text=_(
+            "One NAME=value a line, for the Dockerfile's ARGs. Not for secrets: they stay"
+            " readable in the image's history."
+        ),
         widget=forms.Textarea(attrs=mono(rows=3, placeholder="VERSION=1.2")),
     )
     target = forms.CharField(

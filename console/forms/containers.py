@@ -42,8 +42,10 @@ class PortsField(forms.Field):
             )
         except (InvalidInput, ValueError) as error:
             raise ValidationError(
-                _("“%(host)s → %(container)s” are no ports. Write numbers from 1 to 65535; an"
-                  " empty host port means any free one."),
+                _(
+                    "“%(host)s → %(container)s” are no ports. Write numbers from 1 to 65535; an"
+                    " empty host port means any free one."
+                ),
                 params={"host": row["host_port"], "container": row["container_port"]},
             ) from error
 
@@ -51,9 +53,7 @@ class PortsField(forms.Field):
 class PortsWidget(forms.Widget):
     """The template draws the rows itself; this only gathers what was posted."""
 
-    def value_from_datadict(
-        self, data: Any, files: Any, name: str
-    ) -> Sequence[dict[str, str]]:
+    def value_from_datadict(self, data: Any, files: Any, name: str) -> Sequence[dict[str, str]]:
         if not isinstance(data, QueryDict):
             return list(data.get(name, ()))
         columns = {key: data.getlist(key) for key in ("host_port", "container_port", "protocol")}
@@ -131,9 +131,7 @@ class RunForm(Form):
     working_dir = forms.CharField(
         label=_("Working directory"), required=False, widget=forms.TextInput(attrs=mono())
     )
-    user = forms.CharField(
-        label=_("User"), required=False, widget=forms.TextInput(attrs=mono())
-    )
+    user = forms.CharField(label=_("User"), required=False, widget=forms.TextInput(attrs=mono()))
     auto_remove = forms.BooleanField(
         label=_("Remove when it exits (--rm)"),
         required=False,

@@ -6,6 +6,7 @@ Lists call these hundreds of times a page, so they are plain functions and not i
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import cache, lru_cache
 from typing import Any
 
 from django import template
@@ -27,6 +28,11 @@ THEMES = ("light", "dark")
 @register.simple_tag
 def icon(name: str, extra: str = "") -> SafeString:
     """A 16-px icon of static/img/icons.svg; it is decoration, the word stands beside it."""
+    return _icon(name, extra)
+
+
+@cache
+def _icon(name: str, extra: str) -> SafeString:
     return format_html(
         '<svg class="icon{}" width="16" height="16" aria-hidden="true"><use href="{}#{}"/></svg>',
         f" {extra}" if extra else "",
@@ -38,6 +44,11 @@ def icon(name: str, extra: str = "") -> SafeString:
 @register.simple_tag
 def state(value: State) -> SafeString:
     """Shape, word and colour, never colour alone."""
+    return _state(value)
+
+
+@lru_cache(512)
+def _state(value: State) -> SafeString:
     return format_html(
         '<span class="state state-{}">{}<span class="state-word">{}</span></span>',
         value.tone,

@@ -167,17 +167,18 @@ def _build(request: TeamRequest, number: int) -> Build:
 def _page(request: TeamRequest, build: Build, form: SourceForm | None = None) -> HttpResponse:
     explanation = explain(build.error) if build.error else None
     if form is None:
-        form = SourceForm(
-            request.team.namespace, initial={"dockerfile": build.dockerfile}
-        )
+        form = SourceForm(request.team.namespace, initial={"dockerfile": build.dockerfile})
     tags = [tag.familiar for tag in build.image.tags.all()] if build.image else []
     context = {
         "build": build,
         "row": build_rows(request.team.slug, [build])[0],
         "who": _who(build),
         "explanation": explanation,
-        "lines": _lines(build, explanation.line if explanation else None,
-                        explanation.end_line if explanation else None),
+        "lines": _lines(
+            build,
+            explanation.line if explanation else None,
+            explanation.end_line if explanation else None,
+        ),
         "run_name": (build.tag if build.tag and tags else "")
         or (tags[0] if tags else build.image.short_id if build.image else ""),
         "form": form,

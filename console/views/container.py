@@ -132,9 +132,9 @@ def container_start(request: TeamRequest, name: str) -> HttpResponse:
         except QuaysideError as error:
             return refuse(request, error, back=back)
         return go(request, f"{back}?attached=1")
-    return _operate(request, container, lambda: service.container_start(
-        container, actor_of(request)
-    ))
+    return _operate(
+        request, container, lambda: service.container_start(container, actor_of(request))
+    )
 
 
 def _start_sized(request: TeamRequest, container: Container) -> JsonResponse:
@@ -197,5 +197,7 @@ def _operate(request: TeamRequest, container: Container, do: Callable[[], object
 def leave_note(container: Container) -> str:
     """What leaving an attached terminal means for the container."""
     if container.tty and container.open_stdin:
-        return gettext("Leaving this page leaves it running. Ending its program ends the container.")
+        return gettext(
+            "Leaving this page leaves it running. Ending its program ends the container."
+        )
     return gettext("Leaving this page leaves it running.")

@@ -103,9 +103,7 @@ def image_pull(request: TeamRequest) -> HttpResponse:
     form = NameForm(request.POST or None, initial={"name": request.GET.get("name", "")})
     if request.method == "POST" and form.is_valid():
         try:
-            service.image_pull(
-                request.team.namespace, form.cleaned_data["name"], actor_of(request)
-            )
+            service.image_pull(request.team.namespace, form.cleaned_data["name"], actor_of(request))
         except QuaysideError as error:
             form.refuse(error)
         else:
@@ -227,9 +225,8 @@ def _slabs(request: TeamRequest, image: Image) -> list[Slab]:
         shared = sum(other[:depth] == own[:depth] for other in others)
         layer = layers[depth - 1]
         found.append(Slab(instruction, layer["size"], layer["diff_id"], shared, comment))
-    for layer in layers[depth:]:
-        found.append(Slab("", layer["size"], layer["diff_id"], 0, ""))
-    return found
+    rest = layers[depth:]
+    return [*found, *(Slab("", layer["size"], layer["diff_id"], 0, "") for layer in rest)]
 
 
 def _instruction(created_by: str) -> str:

@@ -69,9 +69,9 @@ def dashboard(request: TeamRequest) -> HttpResponse:
     running_rows = [rows[c.pk] for c in running[:SHOWN]]
     context = {
         "failed_builds": build_rows(team, _failed(builds)),
-        "failed_containers": [
-            rows[c.pk] for c in exited if rows[c.pk].state.tone == "fail"
-        ][:SHOWN],
+        "failed_containers": [rows[c.pk] for c in exited if rows[c.pk].state.tone == "fail"][
+            :SHOWN
+        ],
         "running": running_rows,
         "more_running": len(running) > SHOWN,
         "building": build_rows(team, [b for b in builds if b.is_open]),
@@ -120,9 +120,7 @@ def _first_steps(
 
 
 def _activity(namespace: Namespace, team: str) -> list[Deed]:
-    operations = list(
-        Operation.objects.for_namespace(namespace).order_by("-created_at")[:12]
-    )
+    operations = list(Operation.objects.for_namespace(namespace).order_by("-created_at")[:12])
     targets = {
         prefix: [int(o.target) for o in operations if o.kind.startswith(prefix) and o.target]
         for prefix in ("container", "build", "image")
@@ -133,8 +131,11 @@ def _activity(namespace: Namespace, team: str) -> list[Deed]:
     builds = {b.pk: b for b in Build.objects.filter(pk__in=targets["build"])}
     people = dict(
         User.objects.filter(
-            pk__in={int(o.actor.removeprefix("user:")) for o in operations
-                    if o.actor.startswith("user:")}
+            pk__in={
+                int(o.actor.removeprefix("user:"))
+                for o in operations
+                if o.actor.startswith("user:")
+            }
         ).values_list("pk", "username")
     )
     return [_deed(o, team, containers, builds, people) for o in operations]

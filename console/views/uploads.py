@@ -6,6 +6,7 @@ GET says how far it is; POST /uploads/ID/finish/ closes it. All answers are JSON
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID
 
 from django.core.files.uploadedfile import UploadedFile
@@ -84,11 +85,10 @@ def _problem(error: QuaysideError) -> JsonResponse:
     return JsonResponse(body, status=status)
 
 
-def upload_whole(namespace: Namespace, user_id: int, file: UploadedFile) -> Upload:
+def upload_whole(namespace: Namespace, user_id: int, file: UploadedFile[Any]) -> Upload:
     """A file that came with the form itself, from a browser without JavaScript."""
     upload = upload_create(namespace, user_id, file.name or "", file.size)
     offset = 0
     for chunk in file.chunks(MAX_PIECE):
         offset = upload_append(upload, offset, chunk)
     return upload_finish(upload)
-

@@ -218,8 +218,8 @@ const KEYS = {
   k: () => move(-1),
   x: (row) => row?.querySelector("[data-select]")?.click(),
   Enter: (row) => row && location.assign(row.dataset.href),
-  l: (row) => row?.dataset.logs && location.assign(row.dataset.logs),
-  t: (row) => row?.dataset.terminal && location.assign(row.dataset.terminal),
+  l: (row) => row?.dataset.base && location.assign(`${row.dataset.base}logs/`),
+  t: (row) => row?.dataset.base && location.assign(`${row.dataset.base}terminal/`),
   s: (row) => row?.querySelector("[data-act]:not(:disabled)")?.click(),
   "?": () => document.getElementById("keys")?.showModal(),
 };

@@ -90,7 +90,10 @@ function noticeNew(table, shown, unknown) {
   }
   link.textContent = interpolate(words, [seenNew.size]);
 }
-document.addEventListener("htmx:afterSwap", () => seenNew.clear());
+document.addEventListener("htmx:afterSwap", () => {
+  seenNew.clear();
+  document.querySelector("[data-new-rows]")?.replaceChildren();
+});
 
 // ---------------------------------------------------------------- fragments
 
