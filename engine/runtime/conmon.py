@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -99,11 +100,14 @@ class _Launch:
         self._ours: list[int] = []
 
     def __enter__(self) -> _Launch:
-        sync_in, sync_out = os.pipe()
-        start_in, start_out = os.pipe()
+        self._sync, sync_out = os.pipe()
+        ours, start_in = (one.detach() for one in socket.socketpair())
+        # Never read: a socket closed over unread bytes resets its peer. Should we be killed
+        # before our byte, conmon so gets an error instead of an end, which it would take for go.
+        os.write(start_in, b"x")
+        self._start = ours
         theirs = (sync_out, start_in)
-        self._ours = [sync_in, start_out]
-        self._sync, self._start = sync_in, start_out
+        self._ours = [self._sync, self._start]
         try:
             self._popen = subprocess.Popen(
                 self._command(),
@@ -140,7 +144,7 @@ class _Launch:
             self._popen.stderr.close()
 
     def go(self) -> None:
-        with suppress(BrokenPipeError):  # it has failed: `answer` says why
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has failed: `answer` says why
             os.write(self._start, b"x")
 
     def answer(self) -> int:
