@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -74,26 +75,25 @@ class Source:
     is_dir: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Listing:
-    """All entries below a source of a tree, sorted by path, the source itself first."""
+    """All entries below a source of a tree, the source itself first, each folder followed by what
+    lies in it, siblings by name."""
 
     tree: SourceTree
     source: Source
     entries: tuple[Entry, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hex. The same content gives the same digest whatever its times."""
-        digest = hashlib.sha256()
-        for line in self.lines().values():
-            digest.update(line.encode())
-        return digest.hexdigest()
+        return hashlib.sha256("".join(self.lines.values()).encode()).hexdigest()
 
+    @cached_property
     def lines(self) -> dict[str, str]:
         """{path: everything about it that counts}: what digests are made of and compared by."""
         return {
-            path: (f"{path!r}\0{kind:o}\0{mode:o}\0{uid}\0{gid}\0{digest}\0{target!r}\0{device}\n")
+            path: f"{path!r} {kind:o} {mode:o} {uid}:{gid} {digest} {target!r} {device}\n"
             for path, kind, mode, uid, gid, _, _, digest, target, device, _ in self.entries
         }
 
@@ -123,7 +123,7 @@ class SourceTree:
         self._root_mode = root_mode
         self.special = special
         self._cancelled = cancelled
-        self._listings: dict[str, tuple[Entry, ...]] = {}
+        self._listings: dict[str, Listing] = {}
 
     def match(self, patterns: Sequence[str]) -> list[Source]:
         """The sources the patterns name, in their order, each pattern's own sorted by path.
@@ -145,10 +145,11 @@ class SourceTree:
 
     def listing(self, source: Source) -> Listing:
         """Everything below the source; walked once."""
-        entries = self._listings.get(source.path)
-        if entries is None:
-            entries = self._listings[source.path] = tuple(self._walk(source))
-        return Listing(self, source, entries)
+        known = self._listings.get(source.path)
+        if known is None or known.source != source:
+            entries = known.entries if known else tuple(self._walk(source))
+            known = self._listings[source.path] = Listing(self, source, entries)
+        return known
 
     def digest(self, path: str) -> str:
         """Content digest (hex) of one path and all below it."""
@@ -246,8 +247,6 @@ class SourceTree:
         entries = [entry]
         if source.is_dir:
             self._below(top, source.path, "", entries)
-            # By components, so that a folder is always followed by what lies in it.
-            entries.sort(key=lambda entry: entry.path.split("/") if entry.path else [])
         return entries
 
     def _below(self, folder: str, name: str, path: str, entries: list[Entry]) -> bool:
@@ -255,8 +254,8 @@ class SourceTree:
         any_found = False
         if self._cancelled():
             raise Cancelled("cancelled while reading the context")
-        with os.scandir(folder) as children:
-            for child in children:
+        with os.scandir(folder) as scan:
+            for child in sorted(scan, key=_name):
                 child_name = f"{name}/{child.name}" if name else child.name
                 child_path = f"{path}/{child.name}" if path else child.name
                 is_dir = child.is_dir(follow_symlinks=False)
@@ -309,6 +308,10 @@ class SourceTree:
             device,
             status.st_ino if status.st_nlink > 1 and kind != stat.S_IFDIR else 0,
         )
+
+
+def _name(entry: os.DirEntry[str]) -> str:
+    return entry.name
 
 
 _TOP = Entry("", 0, 0, 0, 0, 0, 0, "", "", 0, 0)

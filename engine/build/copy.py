@@ -106,7 +106,7 @@ def _merged(snapshots: Snapshotter, key: str, mountpoint: Path) -> Iterator[str]
     if snapshots.parent(key) is None:
         yield str(snapshots.upper(key))
         return
-    snapshots.mount(key, mountpoint)
+    snapshots.mount(key, mountpoint, volatile=True)
     try:
         yield str(mountpoint)
     finally:
@@ -262,6 +262,8 @@ class _Writer:
         self._twin = twin
         self._cancelled = cancelled
         self._special = False
+        # With one source nothing can be in the way: what was there before is below the upper.
+        self._fresh = len(job.listings) == 1
         self._folders: list[tuple[str, Entry]] = []
 
     def write(self, target: _Target) -> None:
@@ -283,7 +285,8 @@ class _Writer:
                 if entry.path:  # the top folder is the destination, settled before
                     self._folder(tree.real(source, entry), real, path, entry)
                 continue
-            self._clear(real, path)
+            if not self._fresh:
+                self._clear(real, path)
             if entry.inode and (first := links.get(entry.inode)):
                 os.link(first, real, follow_symlinks=False)
                 continue
@@ -436,6 +439,6 @@ def sequence(listings: Sequence[Listing]) -> dict[str, str]:
     """{name: what counts about it} of all sources together, each below its own name."""
     found: dict[str, str] = {}
     for listing in listings:
-        for path, line in listing.lines().items():
+        for path, line in listing.lines.items():
             found[_join(listing.source.name, path) or "."] = line
     return found

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 
 from engine.build import cache, export
 from engine.build.cache import CacheEntry, Layer, StepTrace
-from engine.build.context import BuildContext
+from engine.build.context import BuildContext, Listing
+from engine.build.copy import sequence
 from engine.build.digests import DigestIndex, cache_dir
 from engine.build.listings import Listings
 from engine.build.plan import Plan, Step
@@ -110,7 +111,7 @@ class Session:
         *,
         before: StageState | None = None,
         files: str = "",
-        lines: dict[str, str] | None = None,
+        listings: Sequence[Listing] = (),
     ) -> StageState:
         """The stage after the step, its result taken from the cache or made by `work`, which gets
         the key of a fresh snapshot. `state` has the step's config already, `before` has not."""
@@ -128,7 +129,7 @@ class Session:
             last,
             no_cache=self.request.no_cache,
             first_miss=state.missed,
-            changed=self._changed(last, lines),
+            changed=self._changed(last, listings),
         )
         layer = None
         if work is not None:
@@ -169,12 +170,10 @@ class Session:
         return entry
 
     def _changed(
-        self, last: StepTrace | None, lines: dict[str, str] | None
+        self, last: StepTrace | None, listings: Sequence[Listing]
     ) -> Sequence[cache.FileChange]:
-        if last is None or lines is None:
-            return ()
-        before = self.listings.load(last.files)
-        return cache.compare_files(before, lines) if before is not None else ()
+        before = self.listings.load(last.files) if last is not None and listings else None
+        return cache.compare_files(before, sequence(listings)) if before is not None else ()
 
     def check_cancelled(self) -> None:
         if self.cancelled.is_set():

@@ -16,6 +16,7 @@ from engine.build.context import ROOT, Listing, Owner, SourceTree
 from engine.build.copy import is_folder_name
 from engine.dockerfile.heredoc import Heredoc
 from engine.dockerfile.instructions import Add, Transfer
+from engine.errors import ContextError
 from engine.oci.image import ContainerConfig
 from engine.runtime import rootfs
 from engine.runtime.users import match_user
@@ -100,4 +101,7 @@ def unpacked(
 
 def _is_archive(path: Path) -> bool:
     with open(path, "rb") as file:
-        return sniff(file) not in (None, "zip")
+        try:
+            return sniff(file) == "tar"
+        except ContextError:
+            return False  # damaged: then it is a file like any other, as Docker has it

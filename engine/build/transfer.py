@@ -67,10 +67,9 @@ class TransferStep:
                 state.key, instruction.keyword, target, sources_of(listings), extra
             )
             files = _digest(sources_of(listings))
-            lines = sequence(listings)
 
             def work(name: str) -> None:
-                session.listings.save(files, lines)
+                session.listings.save(files, sequence(listings))
                 root = self.workspace.make("root")
                 owner = None
                 if instruction.chown:
@@ -87,12 +86,12 @@ class TransferStep:
                     name,
                     root,
                     job,
-                    twin=self._twin(lines),
+                    twin=self._twin(sequence(listings)),
                     cancelled=session.cancelled.is_set,
                 )
 
             after = session.take(
-                step, state, key, history_text(instruction), work, files=files, lines=lines
+                step, state, key, history_text(instruction), work, files=files, listings=listings
             )
         if definition:
             self.engine.cache.put(CacheEntry(definition, alias=key, files=files))
