@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, cast
+from typing import Protocol, cast
 
 import zstandard
 from isal import igzip_lib, isal_zlib
@@ -35,7 +35,6 @@ _PIECE = 256 << 10
 _AHEAD = 8
 _MEMORY = 128 << 20
 _IsalError = cast("type[Exception]", isal_zlib.error)  # its stubs call the class an instance
-_GZIP, _ZSTD, _BZIP2, _XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"
 
 
 class LayerReader:
@@ -170,20 +169,17 @@ def _decompressed(source: Readable, ratio: int, grace: int) -> Iterator[bytes]:
 
 def _plain(source: _Counted) -> Iterator[bytes]:
     head = source.peek()
-    if head.startswith(_GZIP):
-        return _members(
-            source, lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP), _GZIP
-        )
-    if head.startswith(_BZIP2):
-        return _members(source, bz2.BZ2Decompressor, _BZIP2)
-    if head.startswith(_XZ):
-        return _members(source, lambda: lzma.LZMADecompressor(memlimit=_MEMORY), _XZ)
-    if head.startswith(_ZSTD) or (head[1:4] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
-        return _zstd(source)
+    for magic, make in _KINDS.items():
+        if head.startswith(magic):
+            return _members(source, make, (magic,))
+    if head.startswith(_ZSTD):
+        return _members(source, _ZstdFrame, _ZSTD)
     return iter(lambda: source.read(_PIECE), b"")
 
 
-def _members(source: _Counted, make: Callable[[], _Decompressor], magic: bytes) -> Iterator[bytes]:
+def _members(
+    source: _Counted, make: Callable[[], _Decompressor], magic: tuple[bytes, ...]
+) -> Iterator[bytes]:
     """All members of a stream, one after another (pigz and estargz write many), and zeros after
     the last, which some writers pad with."""
     data = source.read(_PIECE)
@@ -201,18 +197,50 @@ def _members(source: _Counted, make: Callable[[], _Decompressor], magic: bytes) 
         data = member.unused_data
         while not (data := data.lstrip(b"\0")) and (more := source.read(_PIECE)):
             data = more
-        if 0 < len(data) < len(magic):
+        if 0 < len(data) < len(magic[0]):
             data += source.read(_PIECE)
         if data and not data.startswith(magic):
             raise EOFError("something else follows it")
 
 
-def _zstd(source: _Counted) -> Iterator[bytes]:
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_MEMORY)
-    stream = cast("IO[bytes]", source)  # all it does is call read
-    with decompressor.stream_reader(stream, read_across_frames=True, closefd=False) as reader:
-        while piece := reader.read(_PIECE):
-            yield piece
+class _ZstdFrame:
+    """A frame of zstd, like the others' members; zstandard itself bounds no output, so it gets
+    little input at a time (4 bytes can stand for 128 KiB)."""
+
+    _SLICE = 2048
+
+    def __init__(self) -> None:
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MEMORY)
+        self._frame = decompressor.decompressobj()
+        self._data = b""
+        self._at = 0
+
+    @property
+    def eof(self) -> bool:
+        return self._frame.eof
+
+    @property
+    def needs_input(self) -> bool:
+        return self._at >= len(self._data)
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._frame.unused_data + self._data[self._at :]
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        if data:
+            self._data, self._at = data, 0
+        at = self._at
+        self._at = at + self._SLICE
+        return self._frame.decompress(self._data[at : self._at])
+
+
+_KINDS: dict[bytes, Callable[[], _Decompressor]] = {
+    b"\x1f\x8b": lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP),
+    b"BZh": bz2.BZ2Decompressor,
+    b"\xfd7zXZ\0": lambda: lzma.LZMADecompressor(memlimit=_MEMORY),
+}
+_ZSTD = (b"\x28\xb5\x2f\xfd", *(b"%c\x2a\x4d\x18" % number for number in range(0x50, 0x60)))
 
 
 class _Counted:

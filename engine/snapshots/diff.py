@@ -28,6 +28,7 @@ _BATCH = 256 << 10
 _PIECE = 1 << 20
 _HOLES = 1 << 20
 """A file is stored as sparse when that saves a MiB: small ones read better anywhere as they are."""
+_RUNS = 20_000  # a map that readers take: at most 1 MiB of digits
 
 _KEPT = ("user.", "system.posix_acl_")
 _CAPABILITY = "security.capability"
@@ -127,7 +128,8 @@ class _Writer:
             size = status.st_size
             if status.st_blocks * 512 + _HOLES <= size:
                 runs = _runs(fd, size)
-                if sum(length for _, length in runs) + _HOLES <= size:
+                saved = size - sum(length for _, length in runs)
+                if saved >= _HOLES and len(runs) <= _RUNS:
                     self._sparse(fd, name, status, runs, xattrs)
                     return
             self._member(name, FILE, status, xattrs, size=size)
@@ -252,7 +254,7 @@ def _kept(file: int | bytes, names: list[str]) -> dict[str, bytes]:
     return {
         name: os.getxattr(file, name, follow_symlinks=isinstance(file, int))
         for name in names
-        if name.startswith(_KEPT) or name == _CAPABILITY
+        if (name.startswith(_KEPT) or name == _CAPABILITY) and "=" not in name  # PAX cannot say it
     }
 
 

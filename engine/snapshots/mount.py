@@ -27,11 +27,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class OverlayMount:
-    """Folders as they were given to mount(2)."""
+    """`top` is its upper folder, or of a read-only one the first lower, as given to mount(2)."""
 
     target: Path
-    upper: str | None
-    lowers: tuple[str, ...]
+    top: str
 
 
 def mount_overlay(folder: Path, target: Path, options: str, flags: int = 0) -> None:
@@ -93,15 +92,12 @@ def overlay_mounts() -> Iterator[OverlayMount]:
         kind, _, options = back.split(b" ", 2)
         if kind != b"overlay":
             continue
-        upper: str | None = None
-        lowers: list[str] = []
+        top = ""
         for option in options.split(b","):
             key, _, value = option.partition(b"=")
-            if key == b"upperdir":
-                upper = _unescaped(value)
-            elif key == b"lowerdir":
-                lowers = _unescaped(value).split(":")
-        yield OverlayMount(Path(_unescaped(front.split(b" ", 5)[4])), upper, tuple(lowers))
+            if key == b"upperdir" or (key in (b"lowerdir", b"lowerdir+") and not top):
+                top = _unescaped(value).partition(":")[0]
+        yield OverlayMount(Path(_unescaped(front.split(b" ", 5)[4])), top)
 
 
 def _unescaped(text: bytes) -> str:

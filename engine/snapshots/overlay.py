@@ -128,7 +128,7 @@ class OverlaySnapshotter:
     def mounts(self) -> Iterator[tuple[str, Path]]:
         names = {f"{layer}/fs": name for name, layer in self._named()}
         for found in mount.overlay_mounts():
-            name = names.get(found.upper or found.lowers[0])
+            name = names.get(found.top)
             if name is not None:
                 yield name, found.target
 
@@ -259,7 +259,7 @@ class OverlaySnapshotter:
     def _refuse_mounted(self, name: str, layer: Path) -> None:
         folder = f"{layer}/fs"
         for found in mount.overlay_mounts():
-            if folder in (found.upper or found.lowers[0],):
+            if found.top == folder:
                 raise WrongState(
                     f"snapshot {name} is mounted at {found.target}", hint="unmount it first"
                 )

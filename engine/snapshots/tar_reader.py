@@ -249,19 +249,19 @@ class TarReader:
         return pax.get(b"GNU.sparse.name") or name, size, runs
 
     def _map_in_data(self) -> list[int]:
-        text = b""
-        count = -1
-        while count < 0 or text.count(b"\n") < 1 + 2 * count:
+        """The number of runs, then offset and length of each, a line a number."""
+        text = bytearray()
+        lines = wanted = 0
+        while not wanted or lines < wanted:
             block = self._block()
             self._left -= _BLOCK
             if block is None or self._left < 0 or len(text) > _HEADER_LIMIT:
                 raise _bad("has a sparse map that does not end")
             text += block
-            if count < 0 and b"\n" in text:
-                count = int(text[: text.index(b"\n")])
-                if not 0 <= count <= _HEADER_LIMIT:
-                    raise _bad("has a sparse map that does not end")
-        return [int(number) for number in text.split(b"\n")[1 : 1 + 2 * count]]
+            lines += block.count(b"\n")
+            if not wanted and lines:
+                wanted = 1 + 2 * int(text[: text.index(b"\n")])
+        return [int(number) for number in text.split(b"\n")[1:wanted]]
 
 
 def checksum(block: bytes) -> int:

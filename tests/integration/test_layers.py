@@ -397,7 +397,13 @@ def test_sockets_are_left_out_and_fifos_not_opened(root: Path) -> None:
 
 def test_xattrs_of_this_host_do_not_travel(root: Path) -> None:
     (root / "d").mkdir()
-    for key in ("trusted.overlay.origin", "trusted.overlay.impure", "trusted.other", "user.kept"):
+    for key in (
+        "trusted.overlay.origin",
+        "trusted.overlay.impure",
+        "trusted.other",
+        "user.kept",
+        "user.a=b",
+    ):
         os.setxattr(root / "d", key, b"y")
     assert members(layer_of(root))["d"].pax_headers.keys() - {"mtime"} == {"SCHILY.xattr.user.kept"}
 
