@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.utils.functional import Promise
-from django.utils.translation import gettext
+from django.utils.translation import get_language, gettext
 from django.utils.translation import gettext_lazy as _
 
 from engine.errors import QuaysideError
@@ -210,12 +210,124 @@ _BY_TEXT: list[tuple[re.Pattern[str], Promise, Promise | None]] = [
             _("Look at the worker's log, then try again."),
         ),
         (
+            r"unknown instruction: (?P<word>.*)",
+            _("There is no instruction “%(word)s”."),
+            _("Look for a slip: FROM, RUN, COPY, WORKDIR, ENV, EXPOSE, CMD and others exist."),
+        ),
+        (
+            r"(?P<word>[A-Z]+) has no (?:argument|command|port|path)",
+            _("Nothing stands behind %(word)s."),
+            _("Complete the line or take it out."),
+        ),
+        (
+            r"(?P<word>COPY|ADD) needs a source and a destination",
+            _("%(word)s needs a source and a destination."),
+            _("Write it like COPY source /destination."),
+        ),
+        (
+            r"FROM takes an image and, after AS, a name",
+            _("FROM takes an image and, after AS, a name."),
+            _("Write it like FROM node AS build."),
+        ),
+        (
+            r"(?P<word>[A-Z]+) has no flag (?P<flag>--\S*)",
+            _("%(word)s has no flag %(flag)s."),
+            None,
+        ),
+        (
+            r"not a port: (?P<port>.*)",
+            _("“%(port)s” is no port."),
+            _("Write a number from 1 to 65535, or a range like 8000-8010."),
+        ),
+        (
+            r"(?P<what>.*) is not supported yet",
+            _("%(what)s: not supported yet."),
+            None,
+        ),
+        (
+            r"the Dockerfile has no stage (?P<name>.*)",
+            _("The Dockerfile has no stage “%(name)s”."),
+            _("Name a stage with FROM image AS name."),
+        ),
+        (
+            r"no file matches (?P<pattern>.*) in (?:.*)",
+            _("No file of the source fits “%(pattern)s”."),
+            _("Look at the names and at .dockerignore."),
+        ),
+        (
+            r"(?P<pattern>.*) is not in the (?:build context|context|source).*",
+            _("“%(pattern)s” is not in the source."),
+            _("Paths count from the top of the source. Look for a slip in the name."),
+        ),
+        (
+            r"(?P<pattern>.*) is left out of .* by \.dockerignore",
+            _("“%(pattern)s” is left out by .dockerignore."),
+            _("Take it out of .dockerignore, or add a line there that begins with !."),
+        ),
+        (
+            r"(?P<pattern>.*) leads out of the build context",
+            _("“%(pattern)s” leads out of the source."),
+            _("Only files inside the source can be copied. Move it in."),
+        ),
+        (
+            r"several sources, but (?P<path>.*) is not a folder's name",
+            _("Several sources, but “%(path)s” is no folder's name."),
+            _("End the destination with /."),
+        ),
+        (
+            r"the archive is damaged or incomplete.*",
+            _("The archive is damaged or incomplete."),
+            _("Choose it again, or make it anew."),
+        ),
+        (
+            r"not an archive of a known kind",
+            _("That is no archive we can read."),
+            _("Choose a folder, a .tar (also .tar.gz, .tar.xz, .tar.zst) or a .zip."),
+        ),
+        (
+            r"invalid image name '(?P<name>.*)': (?:.*)",
+            _("“%(name)s” is no name an image can have."),
+            _("Lower-case letters, digits, . _ - and / are allowed, and a tag after a colon."),
+        ),
+        (
+            r"no image for (?P<wanted>[^:]*): (?:.*)",
+            _("The image does not exist for this machine (%(wanted)s)."),
+            _("Choose another tag."),
+        ),
+        (
+            r"this machine has no address (?P<address>.*)",
+            _("This machine has no address %(address)s."),
+            _("Choose every address, or this machine only."),
+        ),
+        (
+            r"ports may not be published on (?P<address>.*) on this machine",
+            _("Ports may not be published on %(address)s here."),
+            _("An administrator of the machine decides which addresses may be used."),
+        ),
+        (
+            r"host port (?P<port>.*) may not be published on this machine",
+            _("Port %(port)s may not be published here."),
+            _("Choose another one. An administrator of the machine decides which may be used."),
+        ),
+        (
+            r"no free (?:address|subnet) left in (?P<range>.*)",
+            _("No address is left in %(range)s."),
+            _("Remove containers that are no longer used."),
+        ),
+        (
             r"attach takes neither a command nor a user",
             _("Attaching takes neither a command nor a user."),
             _("Open a shell to choose them."),
         ),
     )
 ]
+
+# By the code a step ended with: what shells mean by it.
+_STEP_HINTS: dict[int, Promise] = {
+    126: _("The file is there but cannot be executed. Look at its mode and its first line."),
+    127: _("The command is not in the image. Install it in a step before, or look for a slip."),
+    137: _("It was killed, perhaps because the memory was full."),
+}
 
 # The last resort of an id: what kind of mistake it is, with the engine's own words below it.
 _GENERAL: dict[str, Promise] = {
@@ -255,23 +367,50 @@ def explain(error: QuaysideError | Mapping[str, Any]) -> Explanation:
 def _sentence(
     kind: str, message: str, hint: str, context: Mapping[str, Any]
 ) -> tuple[str, str, str]:
+    """(text, hint, detail). Everything an engineer needs and a person does not is detail."""
     if kind in _BY_ID:
         template, advice = _BY_ID[kind]
+        if kind == "step-failed":
+            advice = _STEP_HINTS.get(int(context.get("code", 0)), advice)
         try:
             text = str(template) % context
         except KeyError:
             pass  # raised without the context its sentence wants: its own words say more
         else:
-            shown = kind.startswith(("registry", "content")) or kind.endswith("-failed")
-            detail = message if shown and kind != "step-failed" else ""
-            return text, str(advice) if advice else "", detail
+            told = kind.startswith(("registry", "content", "runtime", "network", "mount"))
+            return text, str(advice) if advice else "", message if told else ""
     for pattern, template, advice in _BY_TEXT:
         match = pattern.fullmatch(message)
         if match:
-            return str(template) % match.groupdict(), str(advice) if advice else "", ""
-    if kind in _GENERAL:
-        return str(_GENERAL[kind]), "", _plain(message, hint)
-    return str(_ENGINE), "", _plain(message, hint)
+            return str(template) % match.groupdict(), _advice(hint, advice), ""
+    general = _GENERAL.get(kind) or (_GENERAL["user"] if kind in _BY_ID else None)
+    if general is None:
+        return str(_ENGINE), "", _plain(message, hint)
+    if _in_english():
+        return _as_sentence(message), _as_sentence(hint), ""
+    return str(general), "", _plain(message, hint)
+
+
+def _in_english() -> bool:
+    return (get_language() or "en").startswith("en")
+
+
+def _advice(hint: str, general: Promise | None) -> str:
+    """The engine's hint knows the case; where it cannot be shown, the general one."""
+    guess = re.fullmatch(r"did you mean (?P<word>.+)\?", hint)
+    if guess:
+        return gettext("Did you mean %(word)s?") % guess.groupdict()
+    if hint and _in_english():
+        return _as_sentence(hint)
+    return str(general) if general else ""
+
+
+def _as_sentence(text: str) -> str:
+    """The engine's texts are English sentences without their capital and their full stop."""
+    if not text:
+        return ""
+    end = "" if text[-1] in ".!?…" else "."
+    return f"{text[0].upper()}{text[1:]}{end}"
 
 
 def _plain(message: str, hint: str) -> str:

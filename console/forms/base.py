@@ -12,7 +12,7 @@ from engine.errors import QuaysideError
 
 
 class Form(forms.Form):
-    """`names` maps a field as the engine calls it to the form's own, where they differ."""
+    """`names` maps a field as the engine calls it, or an error's id, to the form's own field."""
 
     names: Mapping[str, str] = {}
     explanation: Explanation | None = None
@@ -26,7 +26,7 @@ class Form(forms.Form):
         """Show a service's error at its field, or above the form where it has none here."""
         found = explain(error)
         self.explanation = found
-        field = self.names.get(found.field, found.field)
+        field = self.names.get(found.field or error.id, found.field)
         text = " ".join(part for part in (found.text, found.detail, found.hint) if part)
         self.add_error(field if field in self.fields else None, text)
 

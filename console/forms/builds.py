@@ -16,6 +16,8 @@ class SourceForm(Form):
     """Where the source comes from: a finished upload, or an archive in this very request (for
     browsers without JavaScript), or none."""
 
+    names = {"upload": "archive", "dockerfile": "dockerfile", "unsupported": "dockerfile"}
+
     upload = forms.UUIDField(required=False, widget=forms.HiddenInput)
     archive = forms.FileField(
         label=_("Archive"),
@@ -53,7 +55,7 @@ class SourceForm(Form):
 
 
 class BuildForm(SourceForm):
-    names = {"upload": "archive", "reference": "tag"}
+    names = {**SourceForm.names, "invalid-reference": "tag"}
 
     tag = forms.CharField(
         label=_("Name and tag"),
@@ -108,7 +110,7 @@ class BuildForm(SourceForm):
 class NameForm(Form):
     """A reference: to pull, or as a further name of an image."""
 
-    names = {"tag": "name", "reference": "name"}
+    names = {"tag": "name", "invalid-reference": "name"}
 
     name = forms.CharField(
         label=_("Image"),

@@ -78,7 +78,12 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 class RunForm(Form):
-    names = {"ports": "ports", "host_port": "ports", "container_port": "ports", "id": "image"}
+    names = {
+        "host_port": "ports",
+        "container_port": "ports",
+        "policy-denied": "ports",
+        "invalid-reference": "image",
+    }
 
     image = forms.CharField(
         label=_("Image"),

@@ -164,12 +164,21 @@ def test_korean_errors_are_korean() -> None:
         assert "이미 쓰고 있는 이름" in explain(NameTaken("x", name="web")).text
 
 
-def test_an_unknown_error_is_shown_in_its_own_words() -> None:
+def test_an_error_without_a_sentence_is_shown_in_its_own_words() -> None:
     found = explain(UserError("the moon is full", hint="wait"))
-    assert found.detail == "the moon is full: wait"
+    assert (found.text, found.hint) == ("The moon is full.", "Wait.")
+    with translation.override("ko"):
+        korean = explain(UserError("the moon is full", hint="wait"))
+    assert korean.text and korean.detail == "the moon is full: wait"
     assert "the moon is full" in sentence_of(EngineError("the moon is full"))
-    without = explain(NameTaken("the name is taken"))
-    assert "the name is taken" in without.detail
+    assert explain(NameTaken("the name is taken")).text == "The name is taken."
+
+
+def test_a_guess_of_the_engine_is_passed_on() -> None:
+    error = DockerfileError("unknown instruction: RUNN", line=1, hint="did you mean RUN?")
+    assert explain(error).hint == "Did you mean RUN?"
+    with translation.override("ko"):
+        assert "RUN" in explain(error).hint and "mean" not in explain(error).hint
 
 
 def test_a_dockerfiles_error_points_at_its_line() -> None:
