@@ -46,7 +46,9 @@ def requires(permission: Permission) -> Callable[[View], View]:
     return declare
 
 
-def may(user: User | AnonymousUser, permission: Permission, namespace_id: int | None = None) -> bool:
+def may(
+    user: User | AnonymousUser, permission: Permission, namespace_id: int | None = None
+) -> bool:
     """The one decision, for pages, websockets, tasks and the Docker API alike."""
     if permission is Permission.PUBLIC:
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+
 from django.db import models
 
 from engine.models.image import Image
@@ -59,7 +60,10 @@ class Build(models.Model):
     state = models.CharField(max_length=12, choices=State.choices, default=State.QUEUED)
     upload = models.ForeignKey(Upload, null=True, on_delete=models.SET_NULL, related_name="builds")
     again = models.ForeignKey(
-        "self", null=True, on_delete=models.SET_NULL, related_name="rebuilds",
+        "self",
+        null=True,
+        on_delete=models.SET_NULL,
+        related_name="rebuilds",
         help_text="the build whose source this one uses",
     )
     dockerfile = models.TextField(blank=True, help_text="the text that is built, once known")
@@ -107,9 +111,7 @@ class BuildCacheEntry(models.Model):
     used_at = models.DateTimeField(auto_now=True)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["namespace", "key"], name="cache_key_once")
-        ]
+        constraints = [models.UniqueConstraint(fields=["namespace", "key"], name="cache_key_once")]
         indexes = [models.Index(fields=["namespace", "position", "-used_at"])]
 
     def __str__(self) -> str:

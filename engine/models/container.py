@@ -67,7 +67,9 @@ class Container(models.Model):
     namespace = models.ForeignKey(Namespace, on_delete=models.CASCADE, related_name="containers")
     node = models.ForeignKey(Node, on_delete=models.PROTECT, related_name="containers")
     name = models.CharField(max_length=128)
-    image = models.ForeignKey(Image, null=True, on_delete=models.SET_NULL, related_name="containers")
+    image = models.ForeignKey(
+        Image, null=True, on_delete=models.SET_NULL, related_name="containers"
+    )
     image_name = models.CharField(max_length=512, help_text="as it was asked for")
     settings = models.JSONField(help_text="engine.containers.ContainerSettings as JSON")
     state = models.CharField(max_length=12, choices=State.choices, default=State.CREATED)

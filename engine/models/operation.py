@@ -48,7 +48,9 @@ class Operation(models.Model):
     result = models.JSONField(default=dict)
     error = models.JSONField(null=True)
     attempt = models.PositiveIntegerField(default=0)
-    owner = models.CharField(max_length=100, blank=True, help_text="node:pid:start time of the worker")
+    owner = models.CharField(
+        max_length=100, blank=True, help_text="node:pid:start time of the worker"
+    )
     lease_until = models.DateTimeField(null=True)
     cancel_requested = models.BooleanField(default=False)
     created_at = models.DateTimeField(auto_now_add=True)

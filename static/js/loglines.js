@@ -63,9 +63,5 @@ export class LogParser {
   }
 }
 
-/** What stands on the line at last: behind its last carriage return, as a terminal shows it. */
-export function shown(text) {
-  const end = text.endsWith("\r") ? text.length - 1 : text.length;
-  const at = text.lastIndexOf("\r", end - 1);
-  return at < 0 ? (end === text.length ? text : text.slice(0, end)) : text.slice(at + 1, end);
-}
+/** What stands on the line at last, as a terminal shows it. */
+export { settled as shown } from "./termline.js";

@@ -121,8 +121,8 @@ def start(page: Page, mode: str = "detached") -> None:
         expect(page.locator("#container-head button[formaction$='/stop/']")).to_be_visible()
         return
     page.locator("#container-head .joined summary").click()
-    page.locator(f"#container-head .menu-item[value={mode}]").click()
-    page.wait_for_url(re.compile(r"/terminal/[0-9a-f-]{36}/"))
+    with page.expect_navigation(url=re.compile(r"/terminal/[0-9a-f-]{36}/|/logs/")):
+        page.locator(f"#container-head .menu-item[value={mode}]").click()
 
 
 def log_has(page: Page, text: str, times: int = 1, seconds: float = 15) -> None:

@@ -135,7 +135,7 @@ def test_node_in_a_terminal(person: Visitor, app: Path, request: pytest.FixtureR
     pages.type_line(page, ".exit")
     expect(page.locator("#container-head button[formaction$='/start/']").first).to_be_visible()
     page.locator("nav.tabs a[href$='/logs/']").click()
-    pages.log_has(page, "6*7")
+    pages.log_has(page, "> 6*7")
 
 
 def test_full_screen_programs_redraw_after_a_reload(someone: Visitor, app: Path) -> None:
