@@ -190,7 +190,7 @@ class TerminalView {
   }
 
   write(bytes) {
-    if (this.socket.ready) this.socket.sendBytes(bytes);
+    if (this.socket?.ready) this.socket.sendBytes(bytes);
     else if (this.ahead.reduce((sum, piece) => sum + piece.length, bytes.length) <= TYPED_AHEAD) {
       this.ahead.push(bytes);
     } else this.terminal.write("\x07");
@@ -230,6 +230,7 @@ class TerminalView {
   resized(always) {
     const { cols, rows } = this.terminal;
     if (!always && this.sent === `${cols}x${rows}`) return;
+    if (!this.socket) return; // it says its size when it opens
     this.sent = `${cols}x${rows}`;
     this.socket.send({ t: "resize", cols, rows });
   }
@@ -276,11 +277,7 @@ class TerminalView {
     const others = (this.viewers ?? 1) - 1;
     if (others > 0) {
       this.leave.textContent = interpolate(ngettext("%s other window looks on.", "%s other windows look on.", others), [others]);
-    } else if (this.root.dataset.kind === "exec") {
-      this.leave.textContent = gettext("Leave whenever you like: this shell waits ten minutes for you to come back.");
-    } else {
-      this.leave.textContent = gettext("Leave whenever you like: the container goes on running.");
-    }
+    } else this.leave.textContent = "";
   }
 
   skipped(bytes) {
@@ -312,6 +309,7 @@ class TerminalView {
     this.say(end.reason === "exited" && code === 0 ? "off" : "fail", text);
     this.leave.textContent = "";
     this.note(text);
+    this.terminal.write("\x1b[?25l");
     this.root.dispatchEvent(
       new CustomEvent("quayside:terminal-end", { bubbles: true, detail: { code, reason: end.reason } }),
     );
