@@ -224,8 +224,9 @@ def test_a_lost_supervisor(machine: Machine) -> None:
 
 
 def test_conmon_lives_in_its_own_cgroup_everywhere(machine: Machine) -> None:
-    id = machine.create("sleep 91")
+    id = machine.create("echo up; read x; exec sleep 91", open_stdin=True)
     started = machine.start(id)
+    machine.wait_for(id, b"up")
     for line in Path(f"/proc/{started.conmon_pid}/cgroup").read_text().splitlines():
         assert line.endswith(f":/{machine.config.cgroup_parent}/conmon")
     for line in Path(f"/proc/{started.init_pid}/cgroup").read_text().splitlines():
