@@ -73,7 +73,7 @@ def test_the_tour(person: Visitor, app: Path, request: pytest.FixtureRequest) ->
 
     # A changed source does not show in the old container, nor after its restart
     source = app / "server.js"
-    source.write_text(source.read_text().replace("quay", "harbour"))
+    source.write_text(source.read_text().replace("quay", f"harbour {suffix}"))
     assert pages.answer(port) == "Hello, quay\n"
 
     # The rebuild keeps npm install cached and says what changed
@@ -89,7 +89,7 @@ def test_the_tour(person: Visitor, app: Path, request: pytest.FixtureRequest) ->
 
     # A second container from the new image, beside the first
     pages.run_image(page, tag, second, port=(other_port, 80))
-    pages.eventually(lambda: pages.answer(other_port) == "Hello, harbour\n")
+    pages.eventually(lambda: pages.answer(other_port) == f"Hello, harbour {suffix}\n")
     assert pages.answer(port) == "Hello, quay\n"
 
     # docker stop; docker ps -a shows it exited; docker start, detached and attached
