@@ -37,16 +37,11 @@ def container_page(
 ) -> dict[str, Any]:
     """The context every tab shares: the header's row, and what the image is now."""
     row = container_rows(request, request.team.slug, [container])[0]
-    siblings = 0
-    if container.image_id:
-        same = Container.objects.filter(image_id=container.image_id)
-        siblings = same.exclude(pk=container.pk).count()
     return {
         "row": row,
         "container": container,
         "tab": tab,
         "image": container.image,
-        "siblings": siblings,
         "explanation": explain(container.error)
         if container.error and not container.is_running
         else None,
@@ -85,7 +80,10 @@ def container_inspect(request: TeamRequest, name: str) -> HttpResponse:
         },
         "Settings": settings,
     }
+    same = Container.objects.filter(image_id=container.image_id).exclude(pk=container.pk)
     extra = {
+        "siblings": list(same.order_by("-created_at")[:3]) if container.image_id else [],
+        "siblings_count": same.count() if container.image_id else 0,
         "settings": settings,
         "endpoints": list(container.endpoints.select_related("network")),
         "raw": json.dumps(raw, indent=2, ensure_ascii=False),

@@ -230,12 +230,14 @@ def _slabs(request: TeamRequest, image: Image) -> list[Slab]:
 
 
 def _instruction(created_by: str) -> str:
-    """As the Dockerfile has it: Docker records RUN as the shell's words, the rest behind #(nop)."""
+    """As the Dockerfile has it: builders record RUN with its shell, Docker's old one the rest
+    behind #(nop)."""
     text = created_by.strip()
-    for shell in ("/bin/sh -c ", "|0 /bin/sh -c "):
+    if "#(nop)" in text:
+        return text.partition("#(nop)")[2].strip()
+    for shell in ("RUN /bin/sh -c ", "/bin/sh -c "):
         if text.startswith(shell):
-            text = text.removeprefix(shell)
-            return text.removeprefix("#(nop) ").strip() if "#(nop)" in text else f"RUN {text}"
+            return f"RUN {text.removeprefix(shell).strip()}"
     return text
 
 

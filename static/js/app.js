@@ -70,6 +70,10 @@ document.addEventListener("submit", async (event) => {
     const done = await post(address, data);
     busy(submitter, false);
     if (done && form.closest("dialog")) form.closest("dialog").close();
+    // What was removed has no page any more.
+    if (done && form.dataset.leave && document.getElementById("container-head")) {
+      location.assign(form.dataset.leave);
+    }
     if (done && form.hasAttribute("data-bulk") && submitter.name === "action") deselect();
   } else if (form.hasAttribute("data-once")) {
     busy(submitter, true); // until the next page shows
@@ -298,6 +302,10 @@ document.addEventListener("quayside:build-failed", (event) => {
     item.classList.toggle("failed", index + 1 >= line && index + 1 <= (end ?? line));
   });
   lines[line - 1]?.scrollIntoView({ block: "nearest" });
+});
+
+document.addEventListener("quayside:terminal-end", () => {
+  document.querySelector("[data-leave-hint]")?.remove();
 });
 
 if (location.hash === "#again") document.querySelector("[data-again]")?.setAttribute("open", "");
