@@ -105,15 +105,16 @@ class ReasonedWebSocket(WebSocketProtocol):  # type: ignore[misc]
 
     def handle_reply(self, message: Message) -> None:
         if message["type"] == "websocket.close" and self.state == self.STATE_OPEN:
-            code = message.get("code") or 1000
-            self.sendClose(code=code, reason=_cut(message.get("reason") or ""))
+            # Not sendClose, which refuses the protocol's own codes such as 1012 (restart).
+            reason = _cut(message.get("reason") or "")
+            self.sendCloseFrame(code=message.get("code") or 1000, reasonUtf8=reason, isReply=False)
             return
         super().handle_reply(message)
 
 
-def _cut(reason: str) -> str | None:
+def _cut(reason: str) -> bytes | None:
     """At most MAX_REASON bytes of UTF-8, never half a character."""
-    return reason.encode()[:MAX_REASON].decode(errors="ignore") or None
+    return reason.encode()[:MAX_REASON].decode(errors="ignore").encode() or None
 
 
 class BoundedRequest(WebRequest):  # type: ignore[misc]

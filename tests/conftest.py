@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.box_site import box_site, running_box_site
+
+__all__ = ["box_site", "running_box_site"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _plain_static_files() -> Iterator[None]:

@@ -89,6 +89,8 @@ class Person:
 
     async def __aexit__(self, *_: object) -> None:
         await self.http.close()
+        # Closed transports go in the loop's next rounds, which may be its last.
+        await asyncio.sleep(0.01)
 
     def cookie(self, part: str) -> str:
         return next(cookie.value for cookie in self.http.cookie_jar if part in cookie.key)
