@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,9 +32,26 @@ from engine.oci.image import ContainerConfig, Manifest
 from engine.runtime import cgroups
 from engine.runtime.oci_runtime import OCIRuntime
 from engine.snapshots import OverlaySnapshotter
-from tests.rootfs import make_rootfs
+from tests.rootfs import GROUP, PASSWD, busybox
 
 BASE_EPOCH = 1_700_000_000
+
+
+APPLETS = (
+    "cat chmod chown cp date echo env false id ip kill ln ls mkdir mkfifo mv nc nslookup ping rm "
+    "sed sh sleep sort touch true wget"
+).split()
+
+
+def make_base(root: Path) -> None:
+    """A small busybox system: fewer links than `tests.rootfs`, for it is made for every test."""
+    for name in ("bin", "etc", "home/app", "proc", "root", "sys", "dev", "tmp", "usr"):
+        (root / name).mkdir(parents=True)
+    shutil.copy2(busybox(), root / "bin/busybox")
+    for name in APPLETS:
+        (root / "bin" / name).symlink_to("busybox")
+    (root / "etc/passwd").write_text(PASSWD)
+    (root / "etc/group").write_text(GROUP)
 
 
 class MemoryCache:
@@ -116,6 +134,10 @@ class Log:
     def output(self) -> str:
         return "".join(event["d"] for event in self.of("out"))
 
+    def said(self, stream: int) -> str:
+        """What came on stdout (1) or stderr (2)."""
+        return "".join(event["d"] for event in self.of("out") if event["s"] == stream)
+
     @property
     def states(self) -> list[str]:
         """The last state of each step, in order."""
@@ -177,7 +199,7 @@ class Builder:
         self.context.mkdir()
         self._builds = 0
         self._mounted = 0
-        self.images.known["base"] = self.make_image(make_rootfs)
+        self.images.known["base"] = self.make_image(make_base)
 
     def make_image(
         self, fill: Callable[[Path], object], config: ContainerConfig | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from engine.oci.digest import Digest
@@ -232,10 +232,10 @@ def why_missed(
         return Reason("base", f"the base image changed: {step.base[7:19]}, was {last.base[7:19]}")
     if step.parent != last.parent:
         return Reason("parent", "a step above changed")
-    if step.args != last.args:
-        return Reason("args", _args_changed(step.args, last.args))
     if step.files != last.files:
         return Reason("files", _files_changed(changed), tuple(changed[:MAX_FILES]))
+    if step.args != last.args:
+        return Reason("args", _args_changed(step.args, last.args))
     return Reason("first", "its layer is no longer kept")
 
 
@@ -248,7 +248,13 @@ def compare_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[Fil
         if before.get(path) != line
     ]
     changes += [FileChange(path, "removed") for path in before if path not in now]
-    return sorted(changes, key=lambda change: change.path)
+    changes.sort(key=lambda change: change.path)
+    # Names that are not UTF-8 are shown, and stored, with a mark in place of what is not.
+    return [replace(change, path=_shown(change.path)) for change in changes]
+
+
+def _shown(path: str) -> str:
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _args_changed(now: Mapping[str, str], before: Mapping[str, str]) -> str:

@@ -273,13 +273,13 @@ class _Writer:
         for number, entry in enumerate(target.listing.entries):
             if number % 256 == 0 and self._cancelled():
                 raise Cancelled("cancelled while copying")
-            if entry.path.rpartition("/")[2].startswith(".wh."):
-                raise ContextError(
-                    f"a name that begins with .wh. cannot be in an image: {entry.path}",
-                    hint="rename it: layers mark removed files with this name",
-                    entry=entry.path,
-                )
             path = _join(target.path, entry.path)
+            if path.rpartition("/")[2].startswith(".wh."):
+                raise ContextError(
+                    f"a name that begins with .wh. cannot be in an image: /{path}",
+                    hint="rename it: layers mark removed files with this name",
+                    entry=path,
+                )
             real = f"{self._upper}/{path}"
             if entry.kind == stat.S_IFDIR:
                 if entry.path:  # the top folder is the destination, settled before

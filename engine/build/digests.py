@@ -21,6 +21,7 @@ _CHUNK = 1024 * 1024
 # be written again without any of its numbers changing (git calls it racily clean).
 _RACY_NS = 20_000_000
 _VERSION = 1
+_CONTEXTS = 64
 
 Key = tuple[int, int, int, int]
 
@@ -28,6 +29,18 @@ Key = tuple[int, int, int, int]
 def cache_dir(builds_dir: Path) -> Path:
     """Where builds of one home keep what only saves time: `digests-*`, `files-*`; removable."""
     return builds_dir / "cache"
+
+
+def keep_latest(folder: Path, pattern: str, count: int) -> None:
+    """Remove all but the files last used; a file another build removes meanwhile is no harm."""
+    used = []
+    for path in folder.glob(pattern):
+        try:
+            used.append((path.stat().st_mtime_ns, path))
+        except FileNotFoundError:
+            continue
+    for _, path in sorted(used, reverse=True)[count:]:
+        path.unlink(missing_ok=True)
 
 
 class DigestIndex:
@@ -88,6 +101,7 @@ class DigestIndex:
         aside.write_text(data)
         aside.rename(self._path)
         self._new = 0
+        keep_latest(self._path.parent, "digests-*.json", _CONTEXTS)
 
     def _load(self, path: Path) -> None:
         try:

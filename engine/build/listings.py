@@ -13,6 +13,7 @@ from pathlib import Path
 
 from engine.build.context import Entry, Listing
 from engine.build.copy import Twin, listed_as
+from engine.build.digests import keep_latest
 
 
 class Listings:
@@ -32,7 +33,7 @@ class Listings:
         aside = path.with_suffix(f".{os.getpid()}-{id(lines)}")
         aside.write_text(json.dumps(lines, separators=(",", ":")))
         aside.rename(path)
-        self._prune()
+        keep_latest(self._folder, "files-*.json", self._KEPT)
 
     def load(self, digest: str) -> dict[str, str] | None:
         if not digest:
@@ -45,14 +46,6 @@ class Listings:
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"files-{digest}.json"
-
-    def _prune(self) -> None:
-        """The latest used stay; a racing build's removal is no harm."""
-        files = sorted(
-            self._folder.glob("files-*.json"), key=lambda path: path.stat().st_mtime, reverse=True
-        )
-        for path in files[self._KEPT :]:
-            path.unlink(missing_ok=True)
 
 
 def twins(layer: Path, before: Mapping[str, str], now: Mapping[str, str]) -> Twin:

@@ -43,12 +43,12 @@ class Uplink:
         self._attachment: Attachment | None = None
 
     def attachments(self) -> tuple[Attachment, ...]:
-        """One, or none where the engine has no network. Raises NoSpace, NetworkFailed."""
+        """One, or none where the engine has no network; `attach` makes the bridge where it is
+        missing. Raises NoSpace."""
         engine = self._engine
         if engine.network is None or engine.networks is None or engine.addresses is None:
             return ()
         if self._attachment is None:
-            engine.networks.ensure(engine.network)
             address = engine.addresses.acquire(engine.network, self._workspace.owner)
             self._attachment = Attachment(engine.network, address, mac_for(address))
         return (self._attachment,)

@@ -120,7 +120,12 @@ class Session:
         trace = StepTrace(key, (before or state).key, operation_of(step), args, files)
         last = self.last(step)
         entry = None if self.request.no_cache else self.find(key)
-        if entry is not None:
+        # A layer belongs on what it was made on: a step above, built again under the same key
+        # because its layer was gone or with --no-cache, may have come out otherwise.
+        fits = entry is not None and (
+            entry.layer is None or entry.chain == state.chain_with(entry.layer)
+        )
+        if entry is not None and fits:
             self.trace(step, trace)
             self.reporter.ended(step, "cached")
             return state.after(key, text, entry.created, entry.layer)

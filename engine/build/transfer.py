@@ -76,7 +76,7 @@ class TransferStep:
                     with self._root_for(instruction.chown, state, root):
                         owner = owner_of(instruction.chown, root)
                 job = CopyJob(
-                    unpacked(instruction, listings, self.workspace.make, session.cancelled.is_set),
+                    unpacked(instruction, listings, self._folder, session.cancelled.is_set),
                     target,
                     owner,
                     mode,
@@ -96,6 +96,10 @@ class TransferStep:
         if definition:
             self.engine.cache.put(CacheEntry(definition, alias=key, files=files))
         return after
+
+    def _folder(self, name: str) -> Path:
+        """A work folder of this step's own."""
+        return self.workspace.make(f"{name}-{self.step.n}")
 
     def _find_alias(self, definition: str) -> CacheEntry | None:
         """The entry of the content the definition stands for, if its layer is here."""
@@ -129,7 +133,7 @@ class TransferStep:
             trees.append((session.context, instruction.sources))
         try:
             if instruction.heredocs:
-                folder = self.workspace.make(f"heredocs-{step.n}")
+                folder = self._folder("heredocs")
                 tree = heredoc_tree(instruction.heredocs, folder, session.epoch)
                 trees.append((tree, sorted(path.name for path in folder.iterdir())))
             yield [tree.listing(source) for tree, names in trees for source in tree.match(names)]
