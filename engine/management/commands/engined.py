@@ -16,15 +16,19 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from engine.services.work.containers import record_exit
+from engine.services.work.host import host
 from engine.services.work.keeper import Keeper
-from engine.services.work.reconcile import reconcile, tidy
+from engine.services.work.reconcile import mend_names, reconcile, tidy
 from engine.services.work.supervisor import Supervisor
 from engine.streams import hub
 from engine.streams.server import serve
 
 logger = logging.getLogger(__name__)
 
+_ROTATE_SECONDS = 5.0
+_NAMES_SECONDS = 5.0
 _RECONCILE_SECONDS = 60.0
+_TIDY_SECONDS = 3600.0
 
 
 class Command(BaseCommand):
@@ -47,7 +51,14 @@ class Command(BaseCommand):
             loop.add_signal_handler(number, stop.set)
         supervisor = Supervisor(config.exits_dir, record_exit, hub.container_changed)
         supervisor.start()
-        keeper = Keeper(((_RECONCILE_SECONDS, reconcile), (3600.0, tidy)))
+        keeper = Keeper(
+            (
+                (_ROTATE_SECONDS, host().containers.rotate_logs),
+                (_NAMES_SECONDS, mend_names),
+                (_RECONCILE_SECONDS, reconcile),
+                (_TIDY_SECONDS, tidy),
+            )
+        )
         try:
             for line in await loop.run_in_executor(None, reconcile):
                 logger.info("reconciled: %s", line)

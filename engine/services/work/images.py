@@ -19,6 +19,7 @@ from engine.images.pull import PulledImage, pull
 from engine.models import Image, Namespace, Operation
 from engine.oci.reference import Reference
 from engine.registry.client import RegistryClient
+from engine.registry.credentials import load_credentials
 from engine.services import images, operations
 from engine.services.work.host import host
 
@@ -50,12 +51,12 @@ def fetch(
     cancelled: Callable[[], bool],
 ) -> Image:
     """Pull into the store and record the image under its name. Raises RegistryError and kin."""
-    client = RegistryClient(
-        reference.domain,
-        mirrors=host().config.mirrors.get(reference.domain, ()),
-        insecure=host().config.insecure_registries,
-    )
-    with Leases.of(host().config).take() as lease:
+    config = host().config
+    credentials = load_credentials(config.home / "registries.json", reference.domain)
+    with (
+        RegistryClient.configured(reference.domain, config, credentials) as client,
+        Leases.of(config).take() as lease,
+    ):
         pulled = pull(
             reference,
             client=client,

@@ -1,0 +1,218 @@
+"""Makes rows and machine agree again: at engined's start, and once a minute.
+
+The machine is the truth about what runs and what is there; rows are the truth about what is
+wanted. Every function returns one sentence for each thing it changed; none waits for a runtime.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+
+from django.db import transaction
+from django.utils import timezone
+
+from engine.containers.layout import ContainerDir
+from engine.errors import QuaysideError
+from engine.images.gc import Referenced, collect
+from engine.images.leases import Leases
+from engine.models import (
+    Build,
+    BuildCacheEntry,
+    Container,
+    Endpoint,
+    Image,
+    Operation,
+    StreamTicket,
+    Upload,
+)
+from engine.oci.digest import Digest, chain_ids
+from engine.runtime.steps import reap_steps
+from engine.services import uploads
+from engine.services.work import builds, containers
+from engine.services.work.host import host
+
+logger = logging.getLogger(__name__)
+
+_KEEP_BUILDS = 20
+_LEFT_OVER = ("starting", "ended", "lost")
+_UPLOAD_AGE = timedelta(days=1)
+
+
+def reconcile() -> list[str]:
+    """Containers, builds, networks; what was changed."""
+    changed = [f"step {id} of a dead worker ended" for id in reap_steps(host().runtime)]
+    changed += builds.forget_lost(lambda build: not _has_open_operation(f"{build.pk}", "build."))
+    changed += _containers()
+    changed += _strays()
+    changed += _network()
+    for line in changed:
+        logger.info("%s", line)
+    return changed
+
+
+def _has_open_operation(target: str, prefix: str) -> bool:
+    return Operation.objects.open().filter(target=target, kind__startswith=prefix).exists()
+
+
+def _containers() -> list[str]:
+    """Each row against its newest start on the machine."""
+    changed = []
+    for container in Container.objects.all():
+        try:
+            observed = host().containers.observe(container.uid)
+        except QuaysideError:
+            # Created as a row only, or its folder was lost; a running one cannot be any more.
+            if container.is_running:
+                containers.record_exit(container.uid, container.generation)
+                changed.append(f"container {container.name} has no folder: marked as ended")
+            continue
+        if observed.running == container.is_running and (
+            not observed.running or observed.generation == container.generation
+        ):
+            if observed.status in _LEFT_OVER and not _has_open_operation(
+                str(container.pk), "container."
+            ):
+                changed += _finish(container.uid, container.name)
+        elif container.is_running:
+            containers.record_exit(container.uid, container.generation)
+            changed.append(f"container {container.name} had ended")
+        elif not _has_open_operation(str(container.pk), "container."):
+            changed += _adopt(container.uid)
+    return changed
+
+
+def _finish(uid: str, name: str) -> list[str]:
+    """Looked at once more under the lock: whoever recorded the end may just have cleaned up."""
+    with ContainerDir(host().config, uid).lock():
+        observed = host().containers.observe(uid)
+        if observed.status not in _LEFT_OVER:
+            return []
+        host().containers.finish(uid, observed.generation)
+    return [f"what was left of a start of {name} is cleaned up"]
+
+
+def _adopt(uid: str) -> list[str]:
+    """It runs though no row says so: its starter was killed between the start and the row."""
+    with ContainerDir(host().config, uid).lock():
+        container = Container.objects.get(uid=uid)
+        observed = host().containers.observe(uid)
+        if not observed.running or observed.started is None or container.is_running:
+            return []
+        containers.record_start(container, observed.generation, observed.started)
+    return [f"container {container.name} runs: its row says so now"]
+
+
+def _strays() -> list[str]:
+    """Container folders without a row: their removal was interrupted."""
+    changed = []
+    rows = set(Container.objects.values_list("uid", flat=True))
+    for uid in host().containers.list_on_disk():
+        if uid in rows or Container.objects.filter(uid=uid).exists():
+            continue
+        with ContainerDir(host().config, uid).lock():
+            observed = host().containers.observe(uid)
+            host().containers.stop(uid, observed.generation, 9, 0)
+            host().containers.remove(uid)
+        changed.append(f"container {uid[:12]} without a row removed")
+    return changed
+
+
+class _AllBut(Collection[str]):
+    """Every id there is or will be, except those known to be dead: a container that starts while
+    we look must not lose its network."""
+
+    def __init__(self, dead: set[str]) -> None:
+        self._dead = dead
+
+    def __contains__(self, id: object) -> bool:
+        return id not in self._dead
+
+    def __iter__(self) -> Iterator[str]:
+        raise TypeError("ids that live cannot be listed")
+
+    def __len__(self) -> int:
+        raise TypeError("ids that live cannot be counted")
+
+
+def _network() -> list[str]:
+    """Give back addresses, interfaces and ports of what no longer runs; mend what is missing."""
+    running_builds = set(
+        Build.objects.filter(state=Build.State.RUNNING).values_list("pk", flat=True)
+    )
+    Endpoint.objects.filter(container=None).exclude(
+        owner__in=[f"build-{pk}" for pk in running_builds]
+    ).delete()
+    dead = set()
+    with ExitStack() as locks:
+        for record in host().network.observe().containers:
+            if record.id.startswith("build-"):
+                if int(record.id.split("-")[1]) not in running_builds:
+                    dead.add(record.id)
+                continue
+            row = Container.objects.filter(uid=record.id).first()
+            if row is not None and (
+                row.is_running or _has_open_operation(str(row.pk), "container.")
+            ):
+                continue
+            # Held until the repair is done, so that no start comes in between.
+            locks.enter_context(ContainerDir(host().config, record.id).lock())
+            dead.add(record.id)
+        return list(host().network.repair(_AllBut(dead)))
+
+
+def mend_names() -> list[str]:
+    """Name servers that have died are started again; nothing else is looked at."""
+    observed = host().network.observe()
+    served = any(record.attachments for record in observed.containers)
+    if not served or observed.name_servers:
+        return []
+    return list(host().network.repair(_AllBut(set())))
+
+
+def tidy() -> list[str]:
+    """Now and then: what has no further use. Blobs and layers, old contexts, uploads, tickets."""
+    now = timezone.now()
+    StreamTicket.objects.filter(expires_at__lt=now - timedelta(minutes=5)).delete()
+    changed = []
+    for upload in Upload.objects.filter(updated_at__lt=now - _UPLOAD_AGE):
+        uploads.upload_path(upload).unlink(missing_ok=True)
+        upload.delete()
+        changed.append(f"upload {upload.filename} dropped")
+    kept = set(Build.objects.order_by("-created_at").values_list("pk", flat=True)[:_KEEP_BUILDS])
+    for build in Build.objects.exclude(pk__in=kept):
+        context = builds.folder_of(build) / "context"
+        if context.is_dir() and not build.is_open:
+            shutil.rmtree(context)
+            changed.append(f"the source of build #{build.number} dropped")
+    changed += collect_garbage()
+    return changed
+
+
+def collect_garbage() -> list[str]:
+    """Blobs and layers that no image, container, cache entry or lease needs."""
+    removed = collect(host().content, host().snapshots, Leases.of(host().config), _referenced)
+    if not removed.blobs and not removed.snapshots:
+        return []
+    return [f"{removed.blobs} blobs and {removed.snapshots} layers removed, {removed.bytes} bytes"]
+
+
+def _referenced() -> Referenced:
+    with transaction.atomic():
+        names: set[str] = set()
+        for uid_settings in Container.objects.values_list("settings", flat=True):
+            names.add(uid_settings["chain"])
+        for layers in Image.objects.values_list("layers", flat=True):
+            diff_ids = [Digest.parse(layer["diff_id"]) for layer in layers]
+            names.update(str(chain) for chain in chain_ids(diff_ids))
+        for entry in BuildCacheEntry.objects.values_list("entry", flat=True):
+            if entry["layer"]:
+                names.add(entry["layer"]["descriptor"]["digest"])
+        manifests = frozenset(
+            Digest.parse(text) for text in Image.objects.values_list("manifest_digest", flat=True)
+        )
+    names.discard("")
+    return Referenced(manifests=manifests, names=frozenset(names))
