@@ -54,13 +54,11 @@ class Uplink:
         return (self._attachment,)
 
     def attach(self, pid: int) -> None:
+        """Plumb a step. The interface of the one before went with its namespace; only the last
+        is detached, by `close`: that looks for flows to drop and takes as long as attaching."""
         for attachment in self.attachments():
             assert self._engine.networks is not None
             self._engine.networks.attach(attachment, self._workspace.owner, pid)
-
-    def detach(self) -> None:
-        if self._attachment is not None and self._engine.networks is not None:
-            self._engine.networks.detach(self._workspace.owner)
 
     def close(self) -> None:
         if self._attachment is not None:
@@ -105,17 +103,13 @@ def run_command(
             cwd=state.config.working_dir or "/",
             user=user,
         )
-        try:
-            return run_step(
-                engine.runtime,
-                Step(key, root, process, hostname=HOSTNAME, mounts=mounts),
-                output.write,
-                attach=uplink.attach if attachments else None,
-                cancel=cancellation,
-            )
-        finally:
-            if attachments:
-                uplink.detach()
+        return run_step(
+            engine.runtime,
+            Step(key, root, process, hostname=HOSTNAME, mounts=mounts),
+            output.write,
+            attach=uplink.attach if attachments else None,
+            cancel=cancellation,
+        )
     finally:
         engine.snapshots.unmount(root)
         output.flush()
