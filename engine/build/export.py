@@ -7,13 +7,14 @@ Same content, same bytes: entries sorted and gzip without a time (engine.snapsho
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from engine.build.cache import Layer
 from engine.build.state import StageState
 from engine.content import ContentStore
+from engine.errors import Cancelled
 from engine.oci import media_types
 from engine.oci.image import Descriptor, ImageConfig, Manifest, RootFS
 from engine.snapshots import Snapshotter
@@ -28,10 +29,28 @@ _OCI_OF_DOCKER = {
 }
 
 
+class _Stoppable:
+    """Hands the tar on until somebody cancels: a large layer takes its time."""
+
+    def __init__(self, writer: LayerWriter, cancelled: Callable[[], bool]) -> None:
+        self._writer = writer
+        self._cancelled = cancelled
+
+    def write(self, data: bytes, /) -> int:
+        if self._cancelled():
+            raise Cancelled("cancelled while writing a layer")
+        return self._writer.write(data)
+
+
 def make_layer(
-    snapshots: Snapshotter, content: ContentStore, key: str, epoch: int | None
+    snapshots: Snapshotter,
+    content: ContentStore,
+    key: str,
+    epoch: int | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Layer | None:
-    """The active snapshot's changes as a blob; None when there are none. Raises NoSpace."""
+    """The active snapshot's changes as a blob; None when there are none. Raises NoSpace,
+    Cancelled, InvalidInput (a name that layers cannot hold)."""
     upper = snapshots.upper(key)
     with os.scandir(upper) as entries:
         if next(entries, None) is None:
@@ -40,7 +59,7 @@ def make_layer(
         clamp_times(upper, epoch)
     with content.ingest(f"layer {key}") as ingest:
         writer = LayerWriter(ingest)
-        write_layer(upper, writer)
+        write_layer(upper, _Stoppable(writer, cancelled))
         written = writer.commit()
     return Layer(
         Descriptor(media_types.OCI_LAYER_GZIP, written.digest, written.size), written.diff_id

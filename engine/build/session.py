@@ -154,10 +154,12 @@ class Session:
     def _make(self, step: Step, state: StageState, work: Callable[[str], None]) -> Layer | None:
         snapshots = self.engine.snapshots
         name = self.workspace.key(step.n)
+        self.workspace.make("root")  # first of all: its folder is what says "clean up"
         snapshots.prepare(name, state.chain)
         work(name)
-        self.check_cancelled()
-        layer = export.make_layer(snapshots, self.engine.content, name, self.epoch)
+        layer = export.make_layer(
+            snapshots, self.engine.content, name, self.epoch, self.cancelled.is_set
+        )
         if layer is None:
             snapshots.remove(name)
         else:

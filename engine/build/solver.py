@@ -53,7 +53,8 @@ def build(
         keep.append(str(error.context.get("snapshot", "")))
         raise
     finally:
-        clean_up(request.build_id, engine, keep)
+        if workspace.folder.exists():  # not after a build that was cached as a whole
+            clean_up(request.build_id, engine, keep)
 
 
 class _Build:

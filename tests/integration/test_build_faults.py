@@ -72,6 +72,33 @@ def test_cancelled_while_copying(builder: Builder) -> None:
     assert builder.leftovers() == []
 
 
+def test_cancelled_while_the_layer_is_written(builder: Builder) -> None:
+    log, event = cancel_at("written")
+    with pytest.raises(Cancelled, match="writing a layer"):
+        builder.build(
+            "FROM base\nRUN cat /bin/busybox > /big; touch /x; (echo written)\n",
+            log=log,
+            cancelled=_Late(event),
+        )
+    assert builder.leftovers() == []
+
+
+class _Late(threading.Event):
+    """Looks set only to who asks after the runtime has gone by: the output's last words and the
+    command's end come together."""
+
+    def __init__(self, first: threading.Event) -> None:
+        super().__init__()
+        self._first = first
+
+    def is_set(self) -> bool:
+        return self._first.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        time.sleep(timeout or 0)
+        return False
+
+
 def test_a_syntax_error_runs_nothing(builder: Builder) -> None:
     with pytest.raises(DockerfileError) as caught:
         builder.build("FROM base\nRUN true\nCOPPY a b\n")
