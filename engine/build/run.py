@@ -91,6 +91,7 @@ def run_command(
         path.chmod(0o755)
         mounts = (*mounts, Mount(str(path), _SCRIPT, options=("rbind", "rprivate", "ro")))
         argv = (_SCRIPT,)
+    etc: os.stat_result | None = None
     engine.snapshots.mount(key, root, volatile=True)
     try:
         with opened(root) as folder:

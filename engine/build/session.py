@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -72,7 +73,8 @@ class Session:
     def remember(self) -> None:
         """Keep what the next build can use, also of one that failed."""
         if self._context is not None:
-            self._context.save()
+            with suppress(OSError):  # a full disk: it costs the next build time, no more
+                self._context.save()
         if self.request.position and self._trace != self._last:
             self.engine.cache.put(CacheEntry.of_trace(self.request.position, self._trace))
 
@@ -119,13 +121,8 @@ class Session:
         args = (before or state).scope.in_use((before or state).env)
         trace = StepTrace(key, (before or state).key, operation_of(step), args, files)
         last = self.last(step)
-        entry = None if self.request.no_cache else self.find(key)
-        # A layer belongs on what it was made on: a step above, built again under the same key
-        # because its layer was gone or with --no-cache, may have come out otherwise.
-        fits = entry is not None and (
-            entry.layer is None or entry.chain == state.chain_with(entry.layer)
-        )
-        if entry is not None and fits:
+        entry = self.hit(key, state)
+        if entry is not None:
             self.trace(step, trace)
             self.reporter.ended(step, "cached")
             return state.after(key, text, entry.created, entry.layer)
@@ -174,6 +171,17 @@ class Session:
         here = self.engine.content.has(entry.layer.descriptor.digest)
         if not here or entry.chain is None or not self.engine.snapshots.exists(entry.chain):
             return None
+        return entry
+
+    def hit(self, key: str, state: StageState) -> CacheEntry | None:
+        """The entry to take after `state`; None with --no-cache.
+
+        A layer belongs on what it was made on: a step above, built again under the same key
+        because its layer was gone or with --no-cache, may have come out otherwise.
+        """
+        entry = None if self.request.no_cache else self.find(key)
+        if entry is not None and entry.layer is not None:
+            return entry if entry.chain == state.chain_with(entry.layer) else None
         return entry
 
     def _changed(

@@ -9,6 +9,7 @@ or say "done" in the log: the caller does, after its row.
 
 from __future__ import annotations
 
+import errno
 import threading
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ from engine.build.transfer import TransferStep
 from engine.build.workspace import Workspace, clean_up
 from engine.dockerfile import parse, substitute
 from engine.dockerfile.instructions import Arg, Maintainer, Run, Transfer, Workdir
-from engine.errors import Cancelled, QuaysideError, StepFailed
+from engine.errors import Cancelled, NoSpace, QuaysideError, StepFailed
 from engine.oci import platform
 
 __all__ = ["build", "clean_up"]
@@ -97,8 +98,16 @@ class _Build:
             except Cancelled:
                 self.reporter.ended(step, "cancelled")
                 raise
-            except QuaysideError as error:
-                _locate(error, step, self.plan.file)
+            except OSError as error:
+                self.reporter.ended(step, "failed")
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                full = NoSpace("the disk is full", hint="free some space, then build again")
+                _locate(full, step, self.plan.file)
+                raise full from error
+            except Exception as error:
+                if isinstance(error, QuaysideError):
+                    _locate(error, step, self.plan.file)
                 self.reporter.ended(step, "failed")
                 raise
         assert state is not None  # a stage begins with FROM

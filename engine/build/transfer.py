@@ -57,7 +57,7 @@ class TransferStep:
             definition = cache.copy_definition_key(
                 state.key, instruction.keyword, target, origin or "", instruction.sources, extra
             )
-            known = None if session.request.no_cache else self._find_alias(definition)
+            known = self._known(definition, state)
             if known is not None:
                 return session.take(
                     step, state, known.key, history_text(instruction), files=known.files
@@ -101,10 +101,10 @@ class TransferStep:
         """A work folder of this step's own."""
         return self.workspace.make(f"{name}-{self.step.n}")
 
-    def _find_alias(self, definition: str) -> CacheEntry | None:
-        """The entry of the content the definition stands for, if its layer is here."""
+    def _known(self, definition: str, state: StageState) -> CacheEntry | None:
+        """The entry of the content the definition stands for, if it can be taken."""
         pointer = self.engine.cache.get(definition)
-        return self.session.find(pointer.alias) if pointer is not None and pointer.alias else None
+        return self.session.hit(pointer.alias, state) if pointer and pointer.alias else None
 
     def _origin(self) -> str | None:
         """The chain id of what COPY --from takes from: it fixes the content."""
@@ -121,17 +121,19 @@ class TransferStep:
         session, step, instruction = self.session, self.step, self.instruction
         trees: list[tuple[SourceTree, Sequence[str]]] = []
         mounted: Path | None = None
-        if step.origin is not None:
-            what = f"stage {step.origin}" if isinstance(step.origin, int) else str(step.origin)
-            mounted = self.workspace.make("from")
-            chain = self._origin()
-            if chain is not None:
-                self.engine.snapshots.view_mount(chain, mounted)
-            tree = SourceTree(mounted, what=what, special=True, cancelled=session.cancelled.is_set)
-            trees.append((tree, instruction.sources))
-        elif instruction.sources:
-            trees.append((session.context, instruction.sources))
         try:
+            if step.origin is not None:
+                chain = self._origin()
+                what = f"stage {step.origin}" if isinstance(step.origin, int) else step.origin
+                root = self.workspace.make("from")
+                if chain is not None:
+                    self.engine.snapshots.view_mount(chain, root)
+                    mounted = root
+                stop = session.cancelled.is_set
+                tree = SourceTree(root, what=what, special=True, cancelled=stop)
+                trees.append((tree, instruction.sources))
+            elif instruction.sources:
+                trees.append((session.context, instruction.sources))
             if instruction.heredocs:
                 folder = self._folder("heredocs")
                 tree = heredoc_tree(instruction.heredocs, folder, session.epoch)

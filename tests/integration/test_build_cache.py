@@ -151,6 +151,18 @@ def test_a_layer_is_never_put_on_another_than_it_was_made_on(builder: Builder) -
     assert tree.text("now") != builder.tree(first).text("now")
 
 
+def test_a_copy_is_made_again_on_what_came_out_otherwise(builder: Builder) -> None:
+    text = (
+        "FROM base AS make\nRUN touch -d @1 /out\nFROM base\n"
+        "RUN cat /proc/sys/kernel/random/uuid > /now\nCOPY --from=make /out /out\n"
+    )
+    first = builder.build(text)
+    builder.content.delete(first.result.layers[1].digest)
+    built = builder.build(text)
+    assert built.states == ["cached", "cached", "cached", "built", "built"]
+    assert {"out", "now"} <= set(builder.tree(built).names())
+
+
 def test_two_names_do_not_forget_each_other(app: Builder) -> None:
     app.build(NODE, position="a")
     assert set(app.build(NODE, position="b").states) == {"cached"}
