@@ -1,15 +1,12 @@
 """Files of a source tree written into an active snapshot: what COPY and ADD do on disk.
 
-Docker's rules for destinations (as BuildKit's copier has them): a folder's content is copied, not
-the folder; missing folders are made 0755; the destination's own links are followed inside the
-root; a file replaces a file or a link, never a folder, and a folder never replaces a file.
-The snapshot is mounted only to look the destination up and to copy folders up; the files then go
-straight into its upper, a third faster than through overlayfs. Leaves finding and reading
-sources to engine.build.context and the layer to engine.snapshots.
+The snapshot is mounted only to look the destination up (engine.build.placement) and to copy folders
+up; the files then go straight into its upper, a third faster than through overlayfs. Leaves
+finding and reading sources to engine.build.context and the layer to engine.snapshots.
 """
 
 # Plain strings: a Path object for each file costs more than the system call.
-# ruff: noqa: PTH101, PTH102, PTH108, PTH115, PTH211
+# ruff: noqa: PTH101, PTH102, PTH108, PTH211
 from __future__ import annotations
 
 import errno
@@ -17,38 +14,16 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from engine.build.context import ROOT, Entry, Listing, Owner
+from engine.build.placement import CopyJob, Placement, Target, join, over_folder
 from engine.errors import Cancelled, ContextError, NoSpace
 from engine.snapshots import Snapshotter
-
-_MAX_LINKS = 40
-
 
 # Names a file of a committed layer that is like the entry in all but its place: (listing, entry,
 # path in the image) -> where it lies.
 Twin = Callable[[Listing, Entry, str], str | None]
-
-
-@dataclass(frozen=True, slots=True)
-class CopyJob:
-    """`destination` is absolute; with a trailing slash it is a folder. `owner` and `mode`, when
-    given, are everybody's (--chown, --chmod)."""
-
-    listings: tuple[Listing, ...]
-    destination: str
-    owner: Owner | None = None
-    mode: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """One listing's place: `path` relative to the root, "" being the root."""
-
-    listing: Listing
-    path: str
 
 
 def copy_into(
@@ -69,7 +44,7 @@ def copy_into(
     upper = str(snapshots.upper(key))
     try:
         with _merged(snapshots, key, mountpoint) as root:
-            place = _Place(root, job)
+            place = Placement(root, job)
             targets = place.targets()
             for target in targets:
                 place.check(target)
@@ -93,7 +68,7 @@ def make_folder(
     """WORKDIR's folder: made with all above it, 0755 and root's. Raises ContextError."""
     job = CopyJob((), path)
     with _merged(snapshots, key, mountpoint) as root:
-        place = _Place(root, job, mtime_ns)
+        place = Placement(root, job, mtime_ns)
         place.resolve(path, as_folder=True)
     upper = snapshots.upper(key)
     for made, time_ns in place.times():
@@ -111,140 +86,6 @@ def _merged(snapshots: Snapshotter, key: str, mountpoint: Path) -> Iterator[str]
         yield str(mountpoint)
     finally:
         snapshots.unmount(mountpoint)
-
-
-class _Place:
-    """Where things go, decided on the mounted root, before a single file is written.
-
-    Nobody else works in this root, so looking a path up part by part is not a race; every link
-    is followed by hand and stays inside."""
-
-    def __init__(self, root: str, job: CopyJob, mtime_ns: int = 0) -> None:
-        self._root = root
-        self._job = job
-        self._mtime_ns = mtime_ns
-        self._times: dict[str, int] = {}
-
-    def targets(self) -> list[_Target]:
-        """Raises ContextError when several sources would become one file."""
-        job = self._job
-        slash = is_folder_name(job.destination)
-        if len(job.listings) > 1 and not slash:
-            raise ContextError(
-                f"several sources, but {job.destination} is not a folder's name",
-                hint="end the destination with /",
-            )
-        found = []
-        for listing in job.listings:
-            self._mtime_ns = listing.entries[0].mtime_ns
-            if listing.source.is_dir:
-                path = self.resolve(job.destination, as_folder=True, like=listing.entries[0])
-                self._copy_up(path)
-            elif slash:
-                path = _join(self.resolve(job.destination, as_folder=True), listing.source.name)
-            else:
-                path = self.resolve(job.destination, as_folder=False)
-                if self._is_dir(path):
-                    path = _join(path, listing.source.name)
-            if not listing.source.is_dir:
-                self._copy_up(path.rpartition("/")[0])
-            found.append(_Target(listing, path))
-        return found
-
-    def resolve(self, destination: str, *, as_folder: bool, like: Entry | None = None) -> str:
-        """The real path below the root, its folders made; the last one too with `as_folder`,
-        then with the mode of `like`."""
-        done: list[str] = []
-        rest = [part for part in destination.split("/") if part not in ("", ".")]
-        links = 0
-        while rest:
-            part = rest.pop(0)
-            if part == "..":
-                del done[-1:]
-                continue
-            here = "/".join([*done, part])
-            try:
-                status = os.lstat(f"{self._root}/{here}")
-            except FileNotFoundError:
-                if rest or as_folder:
-                    self._make(here, like if not rest else None)
-                done.append(part)
-                continue
-            if stat.S_ISLNK(status.st_mode):
-                links += 1
-                if links > _MAX_LINKS:
-                    raise ContextError(f"too many symbolic links on the way to {destination}")
-                target = os.readlink(f"{self._root}/{here}")
-                done = [] if target.startswith("/") else done
-                rest = [*(p for p in target.split("/") if p not in ("", ".")), *rest]
-            elif stat.S_ISDIR(status.st_mode) or not (rest or as_folder):
-                done.append(part)
-            else:
-                raise ContextError(
-                    f"cannot copy to {destination}: /{here} is no folder",
-                    hint="choose another destination, or remove the file first",
-                    entry=f"/{here}",
-                )
-        return "/".join(done)
-
-    def check(self, target: _Target) -> None:
-        """What is there already must agree in kind; folders that exist are copied up now."""
-        existing = {""} if self._is_dir(target.path) else set()
-        for entry in target.listing.entries[1:]:
-            parent = entry.path.rpartition("/")[0]
-            if parent not in existing:
-                continue
-            path = _join(target.path, entry.path)
-            try:
-                mode = os.lstat(f"{self._root}/{path}").st_mode
-            except FileNotFoundError:
-                continue
-            if entry.kind == stat.S_IFDIR:
-                if not stat.S_ISDIR(mode):
-                    raise ContextError(
-                        f"cannot copy the folder {entry.path}: /{path} is no folder in the image",
-                        hint="remove it first with RUN rm, or copy to another place",
-                        entry=f"/{path}",
-                    )
-                existing.add(entry.path)
-                self._copy_up(path, keep_time=False)
-            elif stat.S_ISDIR(mode):
-                raise _over_folder(path)
-        if not target.listing.source.is_dir and self._is_dir(target.path):
-            raise _over_folder(target.path)
-
-    def times(self) -> list[tuple[str, int]]:
-        """(path, mtime) of folders to set at the end, deepest first."""
-        return sorted(self._times.items(), reverse=True)
-
-    def _is_dir(self, path: str) -> bool:
-        try:
-            return stat.S_ISDIR(os.lstat(f"{self._root}/{path}").st_mode)
-        except FileNotFoundError:
-            return False
-
-    def _make(self, path: str, like: Entry | None) -> None:
-        self._copy_up(path.rpartition("/")[0])
-        real = f"{self._root}/{path}"
-        os.mkdir(real)
-        if like is None:
-            owner, mode = self._job.owner or ROOT, 0o755
-        else:
-            owner = self._job.owner or Owner(like.uid, like.gid)
-            mode = like.mode if self._job.mode is None else self._job.mode
-        os.chown(real, *owner)
-        os.chmod(real, mode)
-        self._times[path] = self._mtime_ns
-
-    def _copy_up(self, path: str, *, keep_time: bool = True) -> None:
-        """Have the folder in the upper with everything it is: setting a mode it has does that."""
-        if path in self._times:
-            return
-        real = f"{self._root}/{path}"
-        status = os.lstat(real)
-        if keep_time:
-            self._times[path] = status.st_mtime_ns
-        os.chmod(real, stat.S_IMODE(status.st_mode))
 
 
 class _Writer:
@@ -266,14 +107,14 @@ class _Writer:
         self._fresh = len(job.listings) == 1
         self._folders: list[tuple[str, Entry]] = []
 
-    def write(self, target: _Target) -> None:
+    def write(self, target: Target) -> None:
         links: dict[int, str] = {}
         tree, source = target.listing.tree, target.listing.source
         self._special = tree.special
         for number, entry in enumerate(target.listing.entries):
             if number % 256 == 0 and self._cancelled():
                 raise Cancelled("cancelled while copying")
-            path = _join(target.path, entry.path)
+            path = join(target.path, entry.path)
             if path.rpartition("/")[2].startswith(".wh."):
                 raise ContextError(
                     f"a name that begins with .wh. cannot be in an image: /{path}",
@@ -331,7 +172,7 @@ class _Writer:
         except FileNotFoundError:
             return
         if stat.S_ISDIR(status.st_mode):
-            raise _over_folder(path)
+            raise over_folder(path)
         os.unlink(real)
 
     def _one(self, source: str, real: str, entry: Entry) -> None:
@@ -413,26 +254,9 @@ def _link(twin: str, real: str) -> bool:
     return True
 
 
-def is_folder_name(destination: str) -> bool:
-    """Whether a destination says by itself that it is a folder."""
-    return destination.endswith(("/", "/.", "/..")) or destination in (".", "..", "")
-
-
-def _join(folder: str, name: str) -> str:
-    return f"{folder}/{name}" if folder and name else folder or name
-
-
-def _over_folder(path: str) -> ContextError:
-    return ContextError(
-        f"cannot replace the folder /{path} with a file",
-        hint="choose another destination, or remove the folder first",
-        entry=f"/{path}",
-    )
-
-
 def listed_as(listing: Listing, entry: Entry) -> str:
     """The entry's name in `sequence`."""
-    return _join(listing.source.name, entry.path) or "."
+    return join(listing.source.name, entry.path) or "."
 
 
 def sequence(listings: Sequence[Listing]) -> dict[str, str]:
@@ -440,5 +264,5 @@ def sequence(listings: Sequence[Listing]) -> dict[str, str]:
     found: dict[str, str] = {}
     for listing in listings:
         for path, line in listing.lines.items():
-            found[_join(listing.source.name, path) or "."] = line
+            found[join(listing.source.name, path) or "."] = line
     return found

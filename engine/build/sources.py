@@ -13,7 +13,7 @@ from pathlib import Path
 
 from engine.build.archive import sniff, unpack_archive
 from engine.build.context import ROOT, Listing, Owner, SourceTree
-from engine.build.copy import is_folder_name
+from engine.build.placement import is_folder_name
 from engine.dockerfile.heredoc import Heredoc
 from engine.dockerfile.instructions import Add, Transfer
 from engine.errors import ContextError

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from engine.build.archive import Limits, Unpacked, unpack_archive
+from engine.build.archive import Unpacked, unpack_archive
+from engine.build.archive_tree import Limits
 from engine.errors import Cancelled, ContextError
 
 
