@@ -6,10 +6,18 @@ is in rows, and is checked again here, on the side that root runs.
 
 from __future__ import annotations
 
+from typing import Any
+
 from celery import shared_task
+from celery.signals import worker_shutting_down
 
 from engine.services import operations
 from engine.services.work import builds, containers, images
+
+
+@worker_shutting_down.connect
+def _leave(**_: Any) -> None:
+    operations.leave()
 
 
 @shared_task

@@ -72,6 +72,18 @@ def collect(
     return Collected(len(blobs), removed, freed + snapshot_bytes)
 
 
+def collect_abandoned(snapshots: Snapshotter, leases: Leases) -> list[str]:
+    """Remove what dead pulls were unpacking, and their leases; the snapshots' names. Quick where
+    there is none; idempotent."""
+    removed = []
+    with leases.collecting() as held:
+        for info in list(snapshots.walk()):
+            if info.kind == "active" and _abandoned(info.name, held):
+                snapshots.remove(info.name)
+                removed.append(info.name)
+    return removed
+
+
 def names_of(content: ContentStore, manifests: Iterable[Digest]) -> set[str]:
     """The manifests (or indexes) and all they lead to: blobs' digests and snapshots' chain ids.
     What a lease keeps that builds on an image."""

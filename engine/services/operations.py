@@ -19,8 +19,8 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.db import close_old_connections, transaction
-from django.db.models import F, Q
+from django.db import DatabaseError, close_old_connections, transaction
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 from redis import Redis
@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 LEASE = timedelta(seconds=30)
 MAX_ATTEMPTS = 3
+# Long work that can be begun again: a process that ends gives it back rather than wait for it.
+_GIVEN_BACK = frozenset({Operation.Kind.BUILD_RUN, Operation.Kind.IMAGE_PULL})
+_leaving = threading.Event()
 
 _TASKS = {
     "container": "engine.tasks.container_operation",
@@ -135,6 +138,15 @@ def claim(operation_id: int) -> Operation | None:
     return operation
 
 
+def leave() -> None:
+    """This process ends: builds and pulls it works on end too and are queued again."""
+    _leaving.set()
+
+
+def leaving() -> bool:
+    return _leaving.is_set()
+
+
 def run(operation_id: int, handler: Callable[[Operation, threading.Event], dict[str, Any]]) -> None:
     """Claim, run `handler(operation, cancelled)` under a kept lease, and record how it ended.
 
@@ -148,7 +160,10 @@ def run(operation_id: int, handler: Callable[[Operation, threading.Event], dict[
         try:
             result = handler(operation, cancelled)
         except Cancelled as error:
-            _end(operation, Operation.State.CANCELLED, error=error.as_dict())
+            if leaving():
+                _give_back(operation)
+            else:
+                _end(operation, Operation.State.CANCELLED, error=error.as_dict())
         except UserError as error:
             logger.info("operation %s: %s", operation, error)
             _end(operation, Operation.State.FAILED, error=error.as_dict())
@@ -173,7 +188,7 @@ def _end(
     error: dict[str, Any] | None = None,
 ) -> None:
     with transaction.atomic():
-        Operation.objects.filter(pk=operation.pk, owner=operation.owner).update(
+        _held(operation).update(
             state=state,
             result=result or {},
             error=error,
@@ -181,6 +196,22 @@ def _end(
             finished_at=timezone.now(),
         )
         publish.changed(operation.namespace_id, Kind.OPERATION, operation.pk)
+
+
+def _give_back(operation: Operation) -> None:
+    with transaction.atomic():
+        _held(operation).update(state=Operation.State.QUEUED, owner="", lease_until=None)
+        publish.changed(operation.namespace_id, Kind.OPERATION, operation.pk)
+
+
+def _held(operation: Operation) -> QuerySet[Operation]:
+    """The row as long as this claim of it holds, and not one that came after."""
+    return Operation.objects.filter(
+        pk=operation.pk,
+        state=Operation.State.RUNNING,
+        owner=operation.owner,
+        attempt=operation.attempt,
+    )
 
 
 def report(operation: Operation, progress: dict[str, Any]) -> None:
@@ -198,16 +229,20 @@ def _kept_lease(operation: Operation) -> Iterator[threading.Event]:
 
     def keep() -> None:
         renewed = timezone.now()
-        try:
-            while not done.wait(0.5):
+        while not done.wait(0.5):
+            if leaving() and operation.kind in _GIVEN_BACK:
+                cancelled.set()
+            try:
                 row = Operation.objects.filter(pk=operation.pk)
                 if row.values_list("cancel_requested", flat=True).first():
                     cancelled.set()
                 if timezone.now() - renewed > LEASE / 3:
+                    _held(operation).update(lease_until=timezone.now() + LEASE)
                     renewed = timezone.now()
-                    row.filter(owner=operation.owner).update(lease_until=renewed + LEASE)
-        finally:
-            close_old_connections()
+            except DatabaseError:  # the work goes on, and so must its lease
+                logger.exception("the lease of operation %s was not renewed", operation.pk)
+                close_old_connections()
+        close_old_connections()
 
     thread = threading.Thread(target=keep, name=f"lease-{operation.pk}", daemon=True)
     thread.start()
@@ -221,33 +256,36 @@ def _kept_lease(operation: Operation) -> Iterator[threading.Event]:
 def requeue_lost(now: datetime | None = None) -> list[Operation]:
     """Give back what a dead process held or whose lease ran out; worker and engined only.
 
-    After MAX_ATTEMPTS the operation fails instead, with a sentence that says so. Returns what
-    was queued again (its tasks are not yet sent).
+    After MAX_ATTEMPTS the operation fails instead, with a sentence that says so. Returns all of
+    them with their new state; tasks of those queued again are not yet sent.
     """
     now = now or timezone.now()
     lost: list[Operation] = []
     for operation in Operation.objects.filter(state=Operation.State.RUNNING).select_related(
         "namespace"
     ):
-        if owner_lives(operation.owner) and (operation.lease_until or now) >= now:
+        # A living owner may be late with its lease on a machine that has no time for it.
+        if owner_lives(operation.owner) and (operation.lease_until or now) + LEASE >= now:
             continue
-        held = Operation.objects.filter(
-            pk=operation.pk, owner=operation.owner, state=Operation.State.RUNNING
-        )
+        held = _held(operation)
         if operation.attempt >= MAX_ATTEMPTS:
             error = EngineError(
                 f"the worker was lost {operation.attempt} times while it worked on this",
                 hint="look at the worker's log, then try again",
             )
             with transaction.atomic():
-                held.update(
+                done = held.update(
                     state=Operation.State.FAILED,
                     error=error.as_dict(),
                     lease_until=None,
                     finished_at=now,
                 )
                 publish.changed(operation.namespace_id, Kind.OPERATION, operation.pk)
-        elif held.update(state=Operation.State.QUEUED, owner="", lease_until=None):
+            operation.state = Operation.State.FAILED
+        else:
+            done = held.update(state=Operation.State.QUEUED, owner="", lease_until=None)
+            operation.state = Operation.State.QUEUED
+        if done:
             lost.append(operation)
     return lost
 

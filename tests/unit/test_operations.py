@@ -115,8 +115,9 @@ def test_a_dead_worker_s_operation_is_queued_again_then_fails(namespace: Namespa
         assert claimed is not None
         assert claimed.attempt == attempt
         Operation.objects.filter(pk=operation.pk).update(owner=_owner_that_died())
-        lost = operations.requeue_lost()
-        assert bool(lost) == (attempt < operations.MAX_ATTEMPTS)
+        (lost,) = operations.requeue_lost()
+        assert lost == operation
+        assert (lost.state == Operation.State.QUEUED) == (attempt < operations.MAX_ATTEMPTS)
     operation.refresh_from_db()
     assert operation.state == Operation.State.FAILED
     assert operation.error is not None

@@ -57,7 +57,8 @@ class Command(BaseCommand):
                 (_NAMES_SECONDS, mend_names),
                 (_RECONCILE_SECONDS, reconcile),
                 (_TIDY_SECONDS, tidy),
-            )
+            ),
+            after_loss=reconcile,
         )
         try:
             for line in await loop.run_in_executor(None, reconcile):

@@ -31,7 +31,7 @@ from engine.network.spec import NetworkSpec
 from engine.oci.digest import Digest
 from engine.oci.image import Descriptor, ImageConfig
 from engine.oci.reference import Reference
-from engine.services import images, namespaces, uploads
+from engine.services import images, namespaces, operations, uploads
 from engine.services.work.containers import network_spec
 from engine.services.work.host import host
 from engine.services.work.images import fetch
@@ -53,12 +53,15 @@ def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     with EventFile(folder / "log.jsonl") as log:
         if operation.attempt > 1:
-            solver.clean_up(build_id(build), _engine(build))
+            clear(build)
             log.event({"t": "again", "attempt": operation.attempt})
         _update(build, state=State.RUNNING, started_at=timezone.now())
         try:
             result = _run(build, folder, log, cancelled)
         except QuaysideError as error:
+            if isinstance(error, Cancelled) and operations.leaving():
+                _update(build, state=State.QUEUED, started_at=None)
+                raise
             state = State.CANCELLED if isinstance(error, Cancelled) else State.FAILED
             _end(build, log, state, error=error.as_dict())
             raise
@@ -363,13 +366,18 @@ class RowAddresses:
         Endpoint.objects.filter(network_id=int(network.id.removeprefix("n")), owner=owner).delete()
 
 
+def clear(build: Build) -> None:
+    """Take away whatever a build that does not run has on this machine but its source and log."""
+    solver.clean_up(build_id(build), _engine(build))
+
+
 def forget_lost(closed: Callable[[Build], bool]) -> list[str]:
     """Builds that say they run though their operation has ended: cleaned up and marked failed."""
     found: list[str] = []
     for build in Build.objects.filter(state=State.RUNNING).select_related("namespace"):
         if not closed(build):
             continue
-        solver.clean_up(build_id(build), _engine(build))
+        clear(build)
         error = {
             "id": "engine",
             "message": "the worker was lost while it built",

@@ -33,8 +33,14 @@ State = Container.State
 
 def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
     """Run one container operation. Raises NotFound when the container went meanwhile."""
-    container = _load(pk=int(operation.target))
-    return _HANDLERS[Operation.Kind(operation.kind)](container, operation.args)
+    kind = Operation.Kind(operation.kind)
+    try:
+        container = _load(pk=int(operation.target))
+        return _HANDLERS[kind](container, operation.args)
+    except (NotFound, WrongState) as error:
+        if operation.attempt > 1 and isinstance(error, _DONE_BEFORE.get(kind, ())):
+            return {}
+        raise
 
 
 def _load(**lookup: Any) -> Container:
@@ -64,11 +70,12 @@ def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     size = (int(args["cols"]), int(args["rows"])) if "cols" in args else None
     with ContainerDir(host().config, container.uid).lock():
         container = _load(pk=container.pk)
+        if adopt(container):
+            # An attempt before this one came this far and then lost its worker.
+            return {"generation": container.generation}
         if container.is_running:
-            # An attempt before this one may have come this far and then lost its worker.
-            if host().containers.observe(container.uid).running:
-                return {"generation": container.generation}
             _record_exit(container)
+            container = _load(pk=container.pk)
         try:
             _lay_out(container)
             host().containers.finish(container.uid, container.generation)
@@ -84,6 +91,21 @@ def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
             raise
         record_start(container, generation, started)
     return {"generation": generation}
+
+
+def adopt(container: Container) -> bool:
+    """Whether it runs on the machine; a row that does not say so does afterwards: the starter was
+    killed between the start and the row. The caller holds the directory's lock."""
+    try:
+        observed = host().containers.observe(container.uid)
+    except NotFound:
+        return False  # a row only, so far
+    if not observed.running or observed.started is None:
+        return False
+    if not container.is_running or container.generation != observed.generation:
+        record_start(container, observed.generation, observed.started)
+        container.generation = observed.generation
+    return True
 
 
 def record_start(container: Container, generation: int, started: Started) -> None:
@@ -212,7 +234,8 @@ def _record_exit(container: Container) -> None:
             container.ports.update(published_port=None)
             publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
     host().containers.finish(container.uid, container.generation)
-    if changed and container.settings.get("auto_remove"):
+    # Not only if `changed`: engined may have been lost between the row and this.
+    if container.settings.get("auto_remove") and container.generation:
         _remove_locked(container)
 
 
@@ -222,6 +245,12 @@ def _lost() -> dict[str, Any]:
         hint="start it again",
     ).as_dict()
 
+
+# How it shows that an earlier attempt had done it when its worker was lost.
+_DONE_BEFORE: dict[Operation.Kind, type[QuaysideError]] = {
+    Operation.Kind.CONTAINER_KILL: WrongState,
+    Operation.Kind.CONTAINER_REMOVE: NotFound,
+}
 
 _HANDLERS: dict[Operation.Kind, Callable[[Container, dict[str, Any]], dict[str, Any]]] = {
     Operation.Kind.CONTAINER_CREATE: _create,

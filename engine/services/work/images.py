@@ -120,6 +120,8 @@ class LayerTally:
 def _remove(operation: Operation) -> dict[str, Any]:
     image = Image.objects.filter(pk=int(operation.target)).first()
     if image is None:
+        if operation.attempt > 1:
+            return {}  # an attempt before this one had done it when its worker was lost
         raise NotFound("the image has been removed meanwhile", kind="image")
     images._must_be_free(image, bool(operation.args.get("force")))
     with transaction.atomic():

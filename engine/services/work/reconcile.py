@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
 from engine.containers.layout import ContainerDir
 from engine.errors import QuaysideError
-from engine.images.gc import Referenced, collect
+from engine.images.gc import Referenced, collect, collect_abandoned
 from engine.images.leases import Leases
 from engine.models import (
     Build,
@@ -43,15 +44,36 @@ _UPLOAD_AGE = timedelta(days=1)
 
 
 def reconcile() -> list[str]:
-    """Containers, builds, networks; what was changed."""
-    changed = [f"step {id} of a dead worker ended" for id in reap_steps(host().runtime)]
-    changed += builds.forget_lost(lambda build: not _has_open_operation(f"{build.pk}", "build."))
-    changed += _containers()
-    changed += _strays()
-    changed += _network()
+    """Containers, builds, networks, layers; what was changed."""
+    changed: list[str] = []
+    for look in (_steps, _builds, _containers, _strays, _network, _layers):
+        changed += _guarded(look)
     for line in changed:
         logger.info("%s", line)
     return changed
+
+
+def _guarded(look: Callable[..., list[str]], *args: Any) -> list[str]:
+    """What cannot be mended must keep neither the others from it nor engined from serving."""
+    try:
+        return look(*args)
+    except Exception:
+        logger.exception("reconcile failed in %s%s", look.__name__, args or "")
+        return []
+
+
+def _steps() -> list[str]:
+    return [f"step {id} of a dead worker ended" for id in reap_steps(host().runtime)]
+
+
+def _builds() -> list[str]:
+    return builds.forget_lost(lambda build: not _has_open_operation(f"{build.pk}", "build."))
+
+
+def _layers() -> list[str]:
+    """What dead workers were unpacking."""
+    removed = collect_abandoned(host().snapshots, Leases.of(host().config))
+    return [f"layer {name} of a dead worker removed" for name in removed]
 
 
 def _has_open_operation(target: str, prefix: str) -> bool:
@@ -60,29 +82,35 @@ def _has_open_operation(target: str, prefix: str) -> bool:
 
 def _containers() -> list[str]:
     """Each row against its newest start on the machine."""
-    changed = []
-    for container in Container.objects.all():
-        try:
-            observed = host().containers.observe(container.uid)
-        except QuaysideError:
-            # Created as a row only, or its folder was lost; a running one cannot be any more.
-            if container.is_running:
-                containers.record_exit(container.uid, container.generation)
-                changed.append(f"container {container.name} has no folder: marked as ended")
-            continue
-        if observed.running == container.is_running and (
-            not observed.running or observed.generation == container.generation
-        ):
-            if observed.status in _LEFT_OVER and not _has_open_operation(
-                str(container.pk), "container."
-            ):
-                changed += _finish(container.uid, container.name)
-        elif container.is_running:
+    return [line for row in Container.objects.all() for line in _guarded(_container, row)]
+
+
+def _container(container: Container) -> list[str]:
+    try:
+        observed = host().containers.observe(container.uid)
+    except QuaysideError:
+        # Created as a row only, or its folder was lost; a running one cannot be any more.
+        if not container.is_running:
+            return []
+        containers.record_exit(container.uid, container.generation)
+        return [f"container {container.name} has no folder: marked as ended"]
+    if observed.running == container.is_running and (
+        not observed.running or observed.generation == container.generation
+    ):
+        if _has_open_operation(str(container.pk), "container."):
+            return []
+        if observed.status in _LEFT_OVER:
+            return _finish(container.uid, container.name)
+        if container.state == Container.State.EXITED and container.settings.get("auto_remove"):
             containers.record_exit(container.uid, container.generation)
-            changed.append(f"container {container.name} had ended")
-        elif not _has_open_operation(str(container.pk), "container."):
-            changed += _adopt(container.uid)
-    return changed
+            return [f"container {container.name} had ended and is removed"]
+        return []
+    if container.is_running:
+        containers.record_exit(container.uid, container.generation)
+        return [f"container {container.name} had ended"]
+    if _has_open_operation(str(container.pk), "container."):
+        return []
+    return _adopt(container.uid)
 
 
 def _finish(uid: str, name: str) -> list[str]:
@@ -99,10 +127,8 @@ def _adopt(uid: str) -> list[str]:
     """It runs though no row says so: its starter was killed between the start and the row."""
     with ContainerDir(host().config, uid).lock():
         container = Container.objects.get(uid=uid)
-        observed = host().containers.observe(uid)
-        if not observed.running or observed.started is None or container.is_running:
+        if container.is_running or not containers.adopt(container):
             return []
-        containers.record_start(container, observed.generation, observed.started)
     return [f"container {container.name} runs: its row says so now"]
 
 
@@ -111,14 +137,17 @@ def _strays() -> list[str]:
     changed = []
     rows = set(Container.objects.values_list("uid", flat=True))
     for uid in host().containers.list_on_disk():
-        if uid in rows or Container.objects.filter(uid=uid).exists():
-            continue
-        with ContainerDir(host().config, uid).lock():
-            observed = host().containers.observe(uid)
-            host().containers.stop(uid, observed.generation, 9, 0)
-            host().containers.remove(uid)
-        changed.append(f"container {uid[:12]} without a row removed")
+        if uid not in rows and not Container.objects.filter(uid=uid).exists():
+            changed += _guarded(_stray, uid)
     return changed
+
+
+def _stray(uid: str) -> list[str]:
+    with ContainerDir(host().config, uid).lock():
+        observed = host().containers.observe(uid)
+        host().containers.stop(uid, observed.generation, 9, 0)
+        host().containers.remove(uid)
+    return [f"container {uid[:12]} without a row removed"]
 
 
 class _AllBut(Collection[str]):
@@ -186,6 +215,7 @@ def tidy() -> list[str]:
     for build in Build.objects.exclude(pk__in=kept):
         context = builds.folder_of(build) / "context"
         if context.is_dir() and not build.is_open:
+            builds.clear(build)  # the snapshot of the step it failed in
             shutil.rmtree(context)
             changed.append(f"the source of build #{build.number} dropped")
     changed += collect_garbage()

@@ -19,6 +19,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from django.db import close_old_connections
 
@@ -29,6 +30,7 @@ from engine.runtime.processes import ProcessRef
 logger = logging.getLogger(__name__)
 
 _RECORDERS = 4
+_T = TypeVar("_T")
 
 
 class Supervisor(threading.Thread):
@@ -69,18 +71,24 @@ class Supervisor(threading.Thread):
                 for descriptor, _ in self._poller.poll():
                     if descriptor == watch.fileno():
                         for event in watch.read():
-                            self._event(event)
+                            self._guarded(self._event, event)
                     elif descriptor in self._pidfds:
-                        self._supervisor_gone(descriptor)
+                        self._guarded(self._supervisor_gone, descriptor)
         for descriptor in list(self._pidfds):
             self._drop(descriptor)
         self._poller.close()
+
+    def _guarded(self, look: Callable[[_T], None], at: _T) -> None:
+        try:
+            look(at)
+        except Exception:  # one attempt that cannot be read must not hide all others
+            logger.exception("the supervisor failed at %s; reconcile tries again", at)
 
     def _scan(self) -> None:
         """Every attempt there is: at the start, and when the kernel dropped events."""
         self._watched.clear()
         for attempt in sorted(self._exits.iterdir()):
-            self._attempt(attempt.name)
+            self._guarded(self._attempt, attempt.name)
 
     def _event(self, event: inotify.Event) -> None:
         if event.mask & inotify.OVERFLOW:
