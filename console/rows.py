@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -62,6 +63,7 @@ class BuildRow:
     state: State
     took: float | None
     problem: str
+    run: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,7 @@ class ImageRow:
     base: str
     names: tuple[str, ...]
     run_name: str
+    run: str
     containers: int
     pending: bool
 
@@ -175,9 +178,15 @@ def build_rows(team: str, builds: Iterable[Build]) -> list[BuildRow]:
             state=states.of_build(build),
             took=took(build),
             problem=explain(build.error).text if build.error else "",
+            run=_run(team, build.tag or build.image.short_id) if build.image else "",
         )
         for build in builds
     ]
+
+
+def _run(team: str, image: str) -> str:
+    """The run form, filled in with the image."""
+    return f"/t/{team}/containers/new/?{urlencode({'image': image})}"
 
 
 def took(build: Build) -> float | None:
@@ -206,11 +215,13 @@ def names_of(image: Image) -> tuple[str, ...]:
 
 def _image_row(team: str, image: Image, removing: set[str]) -> ImageRow:
     names = names_of(image)
+    run_name = names[0] if names else image.short_id
     return ImageRow(
         image=image,
         base=f"/t/{team}/images/i/{image.short_id}/",
         names=names,
-        run_name=names[0] if names else image.short_id,
+        run_name=run_name,
+        run=_run(team, run_name),
         containers=getattr(image, "used_by", 0),
         pending=str(image.pk) in removing,
     )

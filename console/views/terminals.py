@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from csp.constants import UNSAFE_INLINE
+from csp.decorators import csp_update
 from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
-from console.csp import terminal_page
 from console.forms.containers import TerminalForm
 from console.permissions import Permission
 from console.views.base import TeamRequest, team_view
@@ -65,7 +66,7 @@ def _choice(
     return render(request, "containers/terminal.html", context, status=status)
 
 
-@terminal_page
+@csp_update({"style-src": [UNSAFE_INLINE]})
 @team_view(Permission.EXEC)
 def terminal_session(request: TeamRequest, name: str, session: UUID) -> HttpResponse:
     container = container_of(request, name)
