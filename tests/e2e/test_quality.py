@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.e2e import pages
-from tests.e2e.conftest import Visitor, visitor
+from tests.e2e.conftest import visitor
 from tests.site import ROOT, Site
 
 AXE = (ROOT / "node_modules/axe-core/axe.min.js").read_text()
@@ -26,14 +26,16 @@ new PerformanceObserver((list) => {
   for (const entry of list.getEntries()) window.vitals.paint = entry.startTime;
 }).observe({ type: "largest-contentful-paint", buffered: true });
 new PerformanceObserver((list) => {
-  for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.vitals.shift += entry.value;
+  for (const { value, hadRecentInput } of list.getEntries()) {
+    if (!hadRecentInput) window.vitals.shift += value;
+  }
 }).observe({ type: "layout-shift", buffered: true });
 """
 
 
 @pytest.fixture(scope="module")
 def shown(site: Site, browser: Browser) -> Iterator[dict[str, str]]:
-    """Things to look at: a build, an image, a running container and one that failed; their pages."""
+    """Things to look at, by name: pages of a build, an image, a running container."""
     context, who = visitor(browser, site)
     page = who.page
     who.open("/t/team/builds/new/")
@@ -136,8 +138,8 @@ def test_a_hundred_thousand_lines_do_not_freeze_the_page(
     page.evaluate(
         "window.longest = 0; let last = performance.now();"
         "const beat = () => { const now = performance.now();"
-        "window.longest = Math.max(window.longest, now - last); last = now; requestAnimationFrame(beat); };"
-        "requestAnimationFrame(beat);"
+        "window.longest = Math.max(window.longest, now - last); last = now;"
+        "requestAnimationFrame(beat); }; requestAnimationFrame(beat);"
     )
     pages.log_has(page, "at the end", seconds=40)
     assert page.locator(".log-row").count() <= 2000
@@ -195,10 +197,7 @@ def _resident(pid: int) -> int:
     return int(found[1]) * 1024 if found else 0
 
 
-def _run(page: object, name: str, command: str) -> None:
-    from playwright.sync_api import Page
-
-    assert isinstance(page, Page)
+def _run(page: Page, name: str, command: str) -> None:
     page.goto(
         re.sub(r"(https?://[^/]+).*", r"\1", page.url) + "/t/team/containers/new/?image=quality"
     )
