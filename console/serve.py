@@ -95,13 +95,15 @@ class Launcher:
         return 0
 
     def _start(self) -> None:
+        # Started unprivileged (docker-compose.yml) it is that user already.
+        other = os.geteuid() == 0
         child = subprocess.Popen(
             [sys.executable, "-m", "console.serve", "--inherited", str(self._listening.fileno())],
             cwd=REPOSITORY,
             pass_fds=[self._listening.fileno()],
-            user=self._user.pw_uid,
-            group=self._user.pw_gid,
-            extra_groups=[],
+            user=self._user.pw_uid if other else None,
+            group=self._user.pw_gid if other else None,
+            extra_groups=[] if other else None,
             umask=0o027,
             env={**os.environ, "HOME": "/", "PYTHONDONTWRITEBYTECODE": "1"},
         )
