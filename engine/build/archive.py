@@ -7,7 +7,6 @@ inside the root (engine.build.context). Bytes, entries and the ratio of unpacked
 bounded while they stream (engine.build.archive_tree). Leaves layers to engine.snapshots.
 """
 
-# Plain strings: a Path object for each file costs more than the system call.
 from __future__ import annotations
 
 import calendar
