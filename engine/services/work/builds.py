@@ -101,7 +101,7 @@ def _run(build: Build, folder: Path, log: EventFile, cancelled: threading.Event)
         target=build.target,
         no_cache=build.no_cache,
         pull=build.pull,
-        position=build.tag,
+        position=_position(build),
     )
     result = solver.build(request, _engine(build), log, cancelled)
     image = _record(build, result)
@@ -126,6 +126,14 @@ def _run(build: Build, folder: Path, log: EventFile, cancelled: threading.Event)
         done={"t": "done", "image": image.digest, "size": image.size, "ms": round(seconds * 1000)},
     )
     return {"image": image.digest}
+
+
+def _position(build: Build) -> str:
+    """What a build goes on from: the last of the same name, or of the same first build."""
+    first = build
+    while first.again is not None:
+        first = first.again
+    return build.tag or f"#{first.number}"
 
 
 def _update(build: Build, **values: Any) -> None:

@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 _KEEP_BUILDS = 20
 _LEFT_OVER = ("starting", "ended", "lost")
 _UPLOAD_AGE = timedelta(days=1)
+_OPERATION_AGE = timedelta(days=30)
 
 
 def reconcile() -> list[str]:
@@ -206,6 +207,7 @@ def tidy() -> list[str]:
     """Now and then: what has no further use. Blobs and layers, old contexts, uploads, tickets."""
     now = timezone.now()
     StreamTicket.objects.filter(expires_at__lt=now - timedelta(minutes=5)).delete()
+    Operation.objects.filter(finished_at__lt=now - _OPERATION_AGE).delete()
     changed = []
     for upload in Upload.objects.filter(updated_at__lt=now - _UPLOAD_AGE):
         uploads.upload_path(upload).unlink(missing_ok=True)
