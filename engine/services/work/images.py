@@ -21,6 +21,7 @@ from engine.oci.reference import Reference
 from engine.registry.client import RegistryClient
 from engine.registry.credentials import load_credentials
 from engine.services import images, operations
+from engine.services.work.garbage import collect_garbage
 from engine.services.work.host import host
 
 _REPORT_SECONDS = 0.25
@@ -128,4 +129,5 @@ def _remove(operation: Operation) -> dict[str, Any]:
         key = image.pk
         image.delete()
         publish.changed(operation.namespace_id, Kind.IMAGE, key)
+    collect_garbage()
     return {}

@@ -13,27 +13,25 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
 from django.utils import timezone
 
 from engine.containers.layout import ContainerDir
 from engine.errors import QuaysideError
-from engine.images.gc import Referenced, collect, collect_abandoned
+from engine.images.gc import collect_abandoned
 from engine.images.leases import Leases
 from engine.models import (
     Build,
     BuildCacheEntry,
     Container,
     Endpoint,
-    Image,
     Operation,
     StreamTicket,
     Upload,
 )
-from engine.oci.digest import Digest, chain_ids
 from engine.runtime.steps import reap_steps
 from engine.services import uploads
 from engine.services.work import builds, containers
+from engine.services.work.garbage import collect_garbage
 from engine.services.work.host import host
 
 logger = logging.getLogger(__name__)
@@ -42,6 +40,7 @@ _KEEP_BUILDS = 20
 _LEFT_OVER = ("starting", "ended", "lost")
 _UPLOAD_AGE = timedelta(days=1)
 _OPERATION_AGE = timedelta(days=30)
+_CACHE_AGE = timedelta(days=30)
 
 
 def reconcile() -> list[str]:
@@ -208,6 +207,7 @@ def tidy() -> list[str]:
     now = timezone.now()
     StreamTicket.objects.filter(expires_at__lt=now - timedelta(minutes=5)).delete()
     Operation.objects.filter(finished_at__lt=now - _OPERATION_AGE).delete()
+    BuildCacheEntry.objects.filter(used_at__lt=now - _CACHE_AGE).delete()
     changed = []
     for upload in Upload.objects.filter(updated_at__lt=now - _UPLOAD_AGE):
         uploads.upload_path(upload).unlink(missing_ok=True)
@@ -220,31 +220,4 @@ def tidy() -> list[str]:
             builds.clear(build)  # the snapshot of the step it failed in
             shutil.rmtree(context)
             changed.append(f"the source of build #{build.number} dropped")
-    changed += collect_garbage()
-    return changed
-
-
-def collect_garbage() -> list[str]:
-    """Blobs and layers that no image, container, cache entry or lease needs."""
-    removed = collect(host().content, host().snapshots, Leases.of(host().config), _referenced)
-    if not removed.blobs and not removed.snapshots:
-        return []
-    return [f"{removed.blobs} blobs and {removed.snapshots} layers removed, {removed.bytes} bytes"]
-
-
-def _referenced() -> Referenced:
-    with transaction.atomic():
-        names: set[str] = set()
-        for uid_settings in Container.objects.values_list("settings", flat=True):
-            names.add(uid_settings["chain"])
-        for layers in Image.objects.values_list("layers", flat=True):
-            diff_ids = [Digest.parse(layer["diff_id"]) for layer in layers]
-            names.update(str(chain) for chain in chain_ids(diff_ids))
-        for entry in BuildCacheEntry.objects.values_list("entry", flat=True):
-            if entry["layer"]:
-                names.add(entry["layer"]["descriptor"]["digest"])
-        manifests = frozenset(
-            Digest.parse(text) for text in Image.objects.values_list("manifest_digest", flat=True)
-        )
-    names.discard("")
-    return Referenced(manifests=manifests, names=frozenset(names))
+    return changed + collect_garbage()
