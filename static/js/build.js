@@ -107,20 +107,17 @@ class BuildView {
     const step = this.steps.get(event.n);
     if (!step) return;
     step.set(event);
-    if (event.state === "built" || event.state === "cached") this.breaks(event, step);
+    this.breaks(event, step);
   }
 
   /** The rail breaks above the step that was the first to miss the cache. */
   breaks(event, step) {
-    if (event.state === "cached") {
-      this.hits += 1;
-      return;
-    }
-    const why = event.reason?.why;
-    if (why && why !== "parent" && why !== "first" && !step.broken) {
+    const why = step.reason?.why;
+    if (event.state !== "cached" && why && why !== "parent" && why !== "first" && !step.broken) {
       step.broken = make("li", "build-break");
-      step.broken.append(make("span", "build-break-text", sentence(event.reason)), make("span", "build-break-cost", ""));
+      step.broken.append(make("span", "build-break-text", sentence(step.reason)), make("span", "build-break-cost"));
       step.element.before(step.broken);
+      step.why.hidden = true; // said above it
       this.broken.push({ step, from: event.n });
     }
     this.costs();
@@ -134,7 +131,7 @@ class BuildView {
       for (const [n, other] of this.steps) {
         if (n >= from && n < until && other.state === "built") ms += other.ms;
       }
-      step.broken.querySelector(".build-break-cost").textContent = `+${seconds(ms)}`;
+      step.broken.lastChild.textContent = ms ? `+${seconds(ms)}` : "";
     });
   }
 
@@ -149,8 +146,9 @@ class BuildView {
       [...this.steps.values()].find((step) => context.line >= step.line && context.line <= step.end);
     const notice = make("div", "build-error");
     notice.setAttribute("role", "alert");
-    notice.append(make("strong", "", `✕ ${explained(error, failed)}`));
-    if (error.hint) notice.append(make("p", "", error.hint));
+    const said = notice.appendChild(make("strong", "", `✕ ${explained(error, failed)}`));
+    const hint = notice.appendChild(make("p", "", hinted(error)));
+    if (error.id !== "step-failed") inWords(said, hint);
     if (context.line) {
       const source = make("p", "build-source");
       source.append(
@@ -198,7 +196,6 @@ class BuildView {
   clear() {
     this.steps = new Map();
     this.broken = [];
-    this.hits = 0;
     this.stage = undefined;
     this.stages = 0;
     this.ended = false;
@@ -263,8 +260,9 @@ class Step {
     if (ms !== undefined) this.ms = ms;
     if (state === "running") this.since = performance.now();
     if (reason) {
+      this.reason = reason;
       this.why.textContent = sentence(reason);
-      this.why.hidden = false;
+      this.why.hidden = Boolean(this.broken);
     }
     if (!this.touched) this.fold(state === "running" || state === "failed");
     this.show();
@@ -316,6 +314,7 @@ class Step {
     }
     for (let i = Math.max(this.drawn ?? 0, this.first); i < this.first + this.lines.length; i += 1) {
       const line = this.lines[i - this.first];
+      if (!line.text && i === this.first + this.lines.length - 1) break; // begun, nothing in it
       const row = make("div", line.err ? "build-line build-err" : "build-line");
       row.dataset.line = i;
       for (const { text, classes, color } of runs(shown(line.text))) {
@@ -407,6 +406,25 @@ function explained(error, step) {
     return interpolate(gettext("%(text)s ended with code %(code)s."), { text: firstLine(step?.text ?? "RUN"), code: error.context.code }, true);
   }
   return error.message;
+}
+
+function hinted(error) {
+  return error.id === "step-failed" ? gettext("Its output above says why.") : (error.hint ?? "");
+}
+
+/** The page has the error in the reader's language, now or as soon as it hears of it. */
+function inWords(said, hint) {
+  const place = document.getElementById("build-problem");
+  const copy = () => {
+    const text = place?.querySelector(".notice strong")?.textContent;
+    if (!text) return false;
+    said.textContent = `✕ ${text}`;
+    hint.textContent = place.querySelector(".notice p")?.textContent ?? "";
+    return true;
+  };
+  if (!place || copy()) return;
+  const observer = new MutationObserver(() => copy() && observer.disconnect());
+  observer.observe(place, { childList: true, subtree: true });
 }
 
 function stageName(stage) {

@@ -23,6 +23,7 @@ export class LogList {
   #times = true;
   #width = 80;
   #frame = 0;
+  #pinned = 0;
   #needle = "";
   #current = -1;
   #most;
@@ -45,10 +46,16 @@ export class LogList {
       onResize?.();
     }).observe(viewport);
     this.#measure();
+    // The width of a character is another one once the font is here.
+    document.fonts.ready.then(() => this.#keep(() => {
+      this.#measure();
+      this.#layout();
+    }));
   }
 
   set wrap(on) {
     this.#wrap = on;
+    this.#measure();
     this.#viewport.classList.toggle("log-wraps", on);
     this.#keep(() => this.#layout());
   }
@@ -134,7 +141,10 @@ export class LogList {
   #paint() {
     this.#frame = 0;
     this.#spacer.style.height = `${this.rows * ROW}px`;
-    if (this.following) this.#viewport.scrollTop = this.rows * ROW;
+    if (this.following) {
+      this.#viewport.scrollTop = this.rows * ROW;
+      this.#pinned = this.#viewport.scrollTop;
+    }
     const first = Math.max(0, Math.floor(this.#viewport.scrollTop / ROW) - OVERSCAN);
     const last = Math.ceil((this.#viewport.scrollTop + this.#viewport.clientHeight) / ROW) + OVERSCAN;
     const rows = document.createDocumentFragment();
@@ -295,8 +305,11 @@ export class LogList {
   }
 
   #scrolled() {
-    const bottom = this.#viewport.scrollTop + this.#viewport.clientHeight >= this.rows * ROW - ROW;
-    if (this.following !== bottom) this.following = bottom;
+    const { scrollTop, clientHeight, scrollHeight } = this.#viewport;
+    // Lines may have come since we scrolled ourselves: only going up stops following.
+    if (scrollTop + clientHeight >= scrollHeight - ROW) this.following = true;
+    else if (scrollTop < this.#pinned - ROW / 2) this.following = false;
+    this.#pinned = scrollTop;
     this.paint();
     this.#onScroll?.(this.#viewport.scrollTop);
   }

@@ -232,6 +232,7 @@ class LogView {
   counted() {
     const many = this.hits.length;
     this.previous.disabled = this.following.disabled = !many;
+    this.previous.hidden = this.following.hidden = !this.needle;
     if (!this.needle) this.count.textContent = "";
     else if (!many) this.count.textContent = gettext("no lines");
     else if (this.at < 0) {
@@ -260,7 +261,7 @@ class LogView {
     this.count.setAttribute("role", "status");
     this.previous = button("↑", () => this.step(-1), gettext("Previous line found"));
     this.following = button("↓", () => this.step(1), gettext("Next line found"));
-    this.previous.disabled = this.following.disabled = true;
+    this.previous.hidden = this.following.hidden = true;
     const times = toggle(gettext("Times"), stored("times", true), (on) => {
       keep("times", on);
       this.list.times = on;

@@ -5,8 +5,8 @@
 // what a reconnect asks to go on from; what xterm has drawn is acknowledged, so that a program
 // that floods waits instead of filling the page's memory. Dispatches "quayside:terminal-end"
 // {code, reason} when it is over. data-start is an address that starts the container, given the
-// size: then nothing of its first screen is drawn for another one. xterm needs style elements: the page's view has
-// console.csp.terminal_page.
+// size: then nothing of its first screen is drawn for another one. xterm needs style elements, so
+// the page alone allows them (console.views.terminals).
 
 import { FitAddon } from "../vendor/xterm-addon-fit.js";
 import { SearchAddon } from "../vendor/xterm-addon-search.js";
