@@ -24,7 +24,7 @@ from console.views.base import (
     team_view,
 )
 from console.views.uploads import upload_whole
-from engine.errors import QuaysideError
+from engine.errors import QuaysideError, StepFailed
 from engine.events import Kind
 from engine.models import Build, Upload
 from engine.models.build import BuildQuerySet
@@ -174,6 +174,8 @@ def _page(request: TeamRequest, build: Build, form: SourceForm | None = None) ->
         "row": build_rows(request.team.slug, [build])[0],
         "who": _who(build),
         "explanation": explanation,
+        # A failed step says so at its place among the steps; other errors have no place there.
+        "in_rail": bool(build.error) and build.error["id"] == StepFailed.id,
         "lines": _lines(
             build,
             explanation.line if explanation else None,
