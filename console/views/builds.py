@@ -175,7 +175,7 @@ def _page(request: TeamRequest, build: Build, form: SourceForm | None = None) ->
         "who": _who(build),
         "explanation": explanation,
         # A failed step says so at its place among the steps; other errors have no place there.
-        "in_rail": bool(build.error) and build.error["id"] == StepFailed.id,
+        "in_rail": (build.error or {}).get("id") == StepFailed.id,
         "lines": _lines(
             build,
             explanation.line if explanation else None,

@@ -80,10 +80,12 @@ def container_inspect(request: TeamRequest, name: str) -> HttpResponse:
         },
         "Settings": settings,
     }
-    same = Container.objects.filter(image_id=container.image_id).exclude(pk=container.pk)
+    same = Container.objects.none()
+    if container.image is not None:
+        same = container.image.containers.exclude(pk=container.pk)
     extra = {
-        "siblings": list(same.order_by("-created_at")[:3]) if container.image_id else [],
-        "siblings_count": same.count() if container.image_id else 0,
+        "siblings": list(same.order_by("-created_at")[:3]),
+        "siblings_count": same.count(),
         "settings": settings,
         "endpoints": list(container.endpoints.select_related("network")),
         "raw": json.dumps(raw, indent=2, ensure_ascii=False),
