@@ -44,11 +44,11 @@ INSTALLED_APPS = [
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
-    "django.contrib.staticfiles",
+    "console.apps.StaticConfig",
     "django_htmx",
     "csp",
     "engine",
-    "console",
+    "console.apps.ConsoleAppConfig",
 ]
 
 MIDDLEWARE = [
@@ -133,7 +133,7 @@ STATICFILES_DIRS = [BASE_DIR / "static"]
 STATIC_ROOT = ENGINE.home / "static"
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+    "staticfiles": {"BACKEND": "console.storage.HashedFiles"},
 }
 
 REDIS_URL: str = env.str("REDIS_URL", default=f"unix://{ENGINE.run_dir}/redis/redis.sock")
