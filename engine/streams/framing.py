@@ -86,6 +86,18 @@ class FrameStream:
         self._writer.write(data)
         await self._writer.drain()
 
+    async def linger(self, seconds: float) -> None:
+        """Let the other end close first, discarding what it still sends.
+
+        A unix socket closed over unread bytes is reset, and what the other end had not read yet
+        (our last words) is lost with it."""
+        try:
+            async with asyncio.timeout(seconds):
+                while await self._reader.read(MAX_PAYLOAD):
+                    pass
+        except (TimeoutError, ConnectionError):
+            pass  # closed in any case
+
     async def close(self) -> None:
         self._writer.close()
         try:

@@ -162,5 +162,6 @@ class Connection:
         try:
             async with asyncio.timeout(1):
                 await self._stream.send(end)
+            await self._stream.linger(1)
         except (ConnectionError, TimeoutError):
             pass  # nobody is there to hear it
