@@ -78,7 +78,7 @@ class FaultyRegistry:
 
         status: answered here, with `headers` and `body`. cut: the connection breaks after that
         many bytes of the body. truncate: an honest-looking answer that many bytes shorter.
-        rate: bytes a second. ignore_range: the whole body with 200 whatever was asked.
+        rate: bytes a second, until `clear`. ignore_range: the whole body with 200 whatever was asked.
         """
         with self._lock:
             self._rules.append(
@@ -114,6 +114,10 @@ class FaultyRegistry:
         finally:
             with self._lock:
                 self._running -= 1
+
+    def _holds(self, rule: _Rule) -> bool:
+        with self._lock:
+            return rule in self._rules
 
     def _match(self, seen: Seen) -> _Rule | None:
         with self._lock:
@@ -165,7 +169,7 @@ def faulty_registry(target: str) -> Iterator[FaultyRegistry]:
                 {name: value for name, value in answer.getheaders() if name.lower() in kept},
                 body,
                 cut=rule.cut if rule else None,
-                rate=rule.rate if rule else None,
+                slow=rule if rule and rule.rate else None,
             )
 
         do_HEAD = do_GET
@@ -175,7 +179,7 @@ def faulty_registry(target: str) -> Iterator[FaultyRegistry]:
             headers: Mapping[str, str],
             body: bytes,
             cut: int | None = None,
-            rate: int | None = None,
+            slow: _Rule | None = None,
         ) -> None:
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -184,11 +188,13 @@ def faulty_registry(target: str) -> Iterator[FaultyRegistry]:
             if self.command == "HEAD":
                 return
             try:
-                if rate:
-                    step = max(1, rate // 50)
-                    for at in range(0, len(body), step):
+                if slow and slow.rate:
+                    step, at = max(1, slow.rate // 50), 0
+                    while at < len(body) and faulty._holds(slow):
                         self.wfile.write(body[at : at + step])
+                        at += step
                         time.sleep(0.02)
+                    self.wfile.write(body[at:])
                 elif cut is not None and cut < len(body):
                     self.wfile.write(body[:cut])
                     self.close_connection = True
