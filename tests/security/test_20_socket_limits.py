@@ -128,6 +128,9 @@ async def test_a_program_that_reads_no_input_holds_up_only_its_own_typing(
         await socket.until(lambda s: s.of("hello"))
         await socket.send(t="resize", cols=80, rows=24)
         await socket.until_bytes(b"ready")
+        connection = socket.ws._response.connection
+        assert connection is not None and connection.transport is not None
+        transport = connection.transport
         sizes = [_resident(pid) for pid in box_site.site.pids("web")[1:]]
         sending = asyncio.create_task(_pour(socket.ws.send_bytes, 400))
         await asyncio.sleep(2)
@@ -144,6 +147,7 @@ async def test_a_program_that_reads_no_input_holds_up_only_its_own_typing(
         assert await socket.closed() == 1000
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
+        transport.abort()  # what was poured and never read
 
 
 async def _pour(send: object, frames: int) -> None:
