@@ -142,6 +142,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--address", default=os.environ.get("QUAYSIDE_ADDRESS", "127.0.0.1"))
     parser.add_argument("--port", type=int, default=int(os.environ.get("QUAYSIDE_PORT", "8000")))
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--check", action="store_true", help="only say whether that is free")
     parser.add_argument("--inherited", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     logging.basicConfig(
@@ -154,6 +155,8 @@ def main(arguments: Sequence[str]) -> int:
         config = EngineConfig.from_environ(os.environ)
         user = web_user()
         listening = listen(options.address, options.port)
+        if options.check:
+            return 0
         mounts.enter(needed_trees(config), user)
         return Launcher(listening, user, options.processes).run()
     except QuaysideError as error:

@@ -29,10 +29,11 @@ class Command(BaseCommand):
     help = __doc__
 
     def handle(self, *args: Any, **options: Any) -> None:
+        # A start that got no further than here leaves the home new for the next one.
+        address = self._wait()
         new_home = not Namespace.objects.exists()
         namespace = namespace_create(TEAM)
         Team.objects.get_or_create(namespace=namespace, defaults={"slug": TEAM, "name": "Team"})
-        address = self._wait()
         self.stdout.write(f"\n  Quayside answers at {address}\n")
         if setup_is_open():
             self._administrator(address)
@@ -52,8 +53,11 @@ class Command(BaseCommand):
                     return f"http://{local}:{settings.QUAYSIDE_PORT}/"
             except (URLError, OSError) as error:
                 if time.monotonic() > deadline:
-                    logs = settings.ENGINE.home / "logs"
-                    raise CommandError(f"the site does not answer; see {logs}/web.log") from error
+                    log = settings.ENGINE.home / "logs" / "web.log"
+                    last = log.read_text(errors="replace").splitlines()[-3:] if log.exists() else []
+                    raise CommandError(
+                        "\n  ".join([f"the site does not answer; {log} ends with:", *last])
+                    ) from error
                 time.sleep(0.05)
 
     def _administrator(self, address: str) -> None:
