@@ -24,9 +24,10 @@ from engine.dockerfile.instructions import (
     Run,
     Transfer,
 )
-from engine.errors import InvalidInput, NotFound, Unsupported
+from engine.errors import InvalidInput, InvalidReference, NotFound, Unsupported
 from engine.oci import platform
 from engine.oci.platform import Platform
+from engine.oci.reference import Reference
 
 SCRATCH = "scratch"
 _REMOTE = re.compile(r"(https?|ftp|git|ssh)://|git@|github\.com/", re.IGNORECASE)
@@ -127,6 +128,9 @@ def make_plan(
     for index in needed:
         for instruction in drafts[index]:
             _check(instruction, dockerfile.file)
+            if "$" not in instruction.source:
+                # A quote that is not closed, a port that is none: no value could mend it.
+                substitute(instruction, {}, dockerfile.directives.escape, dockerfile.file)
         stages.append(
             Stage(
                 index,
@@ -194,7 +198,13 @@ def _base(instruction: From, earlier: Sequence[str], host: Platform, file: str) 
     found = _latest(instruction.image.lower(), earlier)
     if found is not None:
         return found
-    return None if instruction.image == SCRATCH else instruction.image
+    if instruction.image == SCRATCH:
+        return None
+    try:
+        Reference.parse(instruction.image)
+    except InvalidReference as error:
+        raise error_at(instruction, error.message, hint=error.hint, file=file) from error
+    return instruction.image
 
 
 def _origin(
@@ -245,6 +255,7 @@ def _target(target: str, names: Sequence[str]) -> int:
         f"the Dockerfile has no stage {target}",
         hint=f"it has {known}" if known else "name a stage with FROM image AS name",
         target=target,
+        field="target",
     )
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Max
+from django.utils import timezone
 
 from engine import publish
+from engine.build.plan import make_plan
 from engine.dockerfile import parse
 from engine.errors import InvalidInput, WrongState
 from engine.events import Kind
@@ -33,10 +35,11 @@ def build_create(
     pull: bool = False,
     again: Build | None = None,
 ) -> tuple[Build, Operation]:
-    """A numbered build and its operation. A Dockerfile given as text is parsed here and now, so
-    that a mistake shows at its line before anything is queued.
+    """A numbered build and its operation. A Dockerfile given as text is parsed and planned here and
+    now, so that a mistake shows at its line before anything is queued.
 
-    Raises DockerfileError, InvalidReference, InvalidInput (with `field`)."""
+    Raises DockerfileError, Unsupported, NotFound (the target), InvalidReference, InvalidInput
+    (with `field`)."""
     if tag and Reference.parse(tag).digest is not None:
         raise InvalidInput("a name for an image cannot carry a digest", field="tag")
     if upload is None and not dockerfile.strip() and again is None:
@@ -53,8 +56,9 @@ def build_create(
                 f"not a build argument's name: {key}", hint="letters, digits and _", field="args"
             )
     if dockerfile.strip():
-        parse(dockerfile, dockerfile_path)
+        make_plan(parse(dockerfile, dockerfile_path), args or {}, target)
     with transaction.atomic():
+        namespaces.lock(namespace)
         last = Build.objects.for_namespace(namespace).aggregate(last=Max("number"))["last"]
         build = Build.objects.create(
             namespace=namespace,
@@ -116,9 +120,9 @@ def build_cancel(build: Build, actor: str) -> None:
     )
     if operation is None:
         raise WrongState(f"build #{build.number} has ended already", number=build.number)
-    operations.cancel(operation)
     with transaction.atomic():
-        if Build.objects.filter(pk=build.pk, state=Build.State.QUEUED).update(
-            state=Build.State.CANCELLED
-        ):
+        if operations.cancel(operation):
+            Build.objects.filter(pk=build.pk).update(
+                state=Build.State.CANCELLED, finished_at=timezone.now()
+            )
             publish.changed(build.namespace_id, Kind.BUILD, build.pk)
