@@ -9,10 +9,14 @@ their own modules.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import signal as signals
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Protocol
@@ -28,6 +32,7 @@ from engine.errors import (
     Conflict,
     EngineError,
     InvalidInput,
+    NoSpace,
     NotFound,
     RuntimeFailed,
     WrongState,
@@ -38,6 +43,7 @@ from engine.runtime.cgroups import hierarchies
 from engine.runtime.conmon import Conmon, Supervised
 from engine.runtime.oci_runtime import OCIRuntime, exit_code_of
 from engine.runtime.processes import ProcessRef
+from engine.runtime.rootfs import lookup, opened
 from engine.runtime.spec import (
     ContainerSpec,
     ProcessSpec,
@@ -87,7 +93,10 @@ class Containers:
         Where the container exists already its settings are written anew. Raises Conflict when
         they name another image, NotFound when the layers are not here, InvalidInput, NoSpace.
         """
-        directory = ContainerDir(self._config, settings.id)
+        with _room(settings.id):
+            self._create(settings, ContainerDir(self._config, settings.id))
+
+    def _create(self, settings: ContainerSettings, directory: ContainerDir) -> None:
         if directory.settings.exists():
             before = ContainerSettings.from_json(directory.settings.read_bytes())
             if before == settings:
@@ -127,8 +136,8 @@ class Containers:
 
         `generation` is a new one. Earlier ones are cleaned up first. When anything fails, all
         before it is undone. Raises NotFound, WrongState (an earlier one runs), Conflict (this
-        generation was used), InvalidInput (no command, no such user or program), PortTaken,
-        RuntimeFailed, MountFailed, NetworkFailed.
+        generation was used), InvalidInput (no command, no such user, folder or program),
+        PortTaken, NoSpace, RuntimeFailed, MountFailed, NetworkFailed.
         """
         settings = self.settings(id)
         directory = ContainerDir(self._config, id)
@@ -139,14 +148,15 @@ class Containers:
             shutil.rmtree(folder)
         directory.remove_execs()
         attempt = Attempt(directory.exits(generation), id)
-        attempt.begin()
-        try:
-            return self._start(settings, directory, attempt, size, attachments)
-        except BaseException:
-            self._end_conmon(attempt)
-            self._clean(directory)
-            shutil.rmtree(attempt.folder, ignore_errors=True)
-            raise
+        with _room(id):
+            try:
+                attempt.begin()
+                return self._start(settings, directory, attempt, size, attachments)
+            except BaseException:
+                self._end_conmon(attempt)
+                self._clean(directory)
+                shutil.rmtree(attempt.folder, ignore_errors=True)
+                raise
 
     def signal(self, id: str, generation: int, number: int) -> None:
         """A signal for the container's first process. Raises WrongState when it does not run."""
@@ -322,6 +332,7 @@ class Containers:
         attachments: Sequence[Attachment],
     ) -> None:
         user = resolve_user(settings.user, directory.rootfs)
+        _check_folder(settings.working_dir, directory)
         hostname = settings.hostname or settings.id[:12]
         process = ProcessSpec(
             args=settings.args,
@@ -377,8 +388,37 @@ def _key(id: str) -> str:
     return f"container-{id}"
 
 
+@contextmanager
+def _room(id: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _no_space(id) from error
+
+
+def _no_space(id: str) -> NoSpace:
+    return NoSpace(f"no space left for container {id}", hint="free some disk space", id=id)
+
+
+def _check_folder(path: str, directory: ContainerDir) -> None:
+    """The runtime makes a working directory that is missing, but not in place of a file."""
+    with opened(directory.rootfs) as root:
+        found = lookup(root, path or "/")
+    if found is not None and not stat.S_ISDIR(found.st_mode):
+        raise InvalidInput(
+            f"the working directory {path} is no folder in the image",
+            hint="choose a folder",
+            field="working_dir",
+            path=path,
+        )
+
+
 def _explained(error: RuntimeFailed, settings: ContainerSettings) -> Exception:
     """A command that is not there is the user's to mend, with the code a shell would give."""
+    if os.strerror(errno.ENOSPC).lower() in error.message.lower():
+        return _no_space(settings.id)
     code = exit_code_of(error.message)
     if code is None:
         return error
