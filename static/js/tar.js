@@ -1,24 +1,18 @@
 // A tar stream from a folder's files, made piece by piece in the browser: ustar headers, pax
-// records where ustar is too narrow. Files are read in slices, never whole.
+// records where ustar is too narrow. Files are handed on unread: who sends them reads them.
 //
 // Browsers do not say which files may be executed, so all may, as docker does for folders that
 // come from Windows.
 
 const BLOCK = 512;
-const SLICE = 1024 * 1024;
 const encoder = new TextEncoder();
 
-/** entries: [{ path, file | null for a folder }] in order. Yields Uint8Arrays. */
-export async function* pack(entries) {
+/** entries: [{ path, file | null for a folder }] in order. Yields Uint8Arrays and the files. */
+export function* pack(entries) {
   for (const entry of entries) {
     yield header(entry);
     if (!entry.file) continue;
-    for (let at = 0; at < entry.file.size; at += SLICE) {
-      const slice = entry.file.slice(at, at + SLICE);
-      const bytes = new Uint8Array(await slice.arrayBuffer());
-      if (bytes.length !== slice.size) throw new Error(entry.path);
-      yield bytes;
-    }
+    if (entry.file.size) yield entry.file;
     const rest = entry.file.size % BLOCK;
     if (rest) yield new Uint8Array(BLOCK - rest);
   }

@@ -79,12 +79,7 @@ class Source {
       this.#problem(gettext("Choose a folder, a .tar (also .tar.gz, .tar.xz, .tar.zst) or a .zip."));
       return;
     }
-    const slices = async function* () {
-      for (let at = 0; at < file.size; at += PIECE) {
-        yield new Uint8Array(await file.slice(at, at + PIECE).arrayBuffer());
-      }
-    };
-    this.#begin(file.name, file.name, file.size, slices());
+    this.#begin(file.name, file.name, file.size, [file]);
   }
 
   async folder({ name, entries }) {
@@ -131,12 +126,12 @@ class Source {
     const form = new URLSearchParams({ filename, size: String(size) });
     const upload = await request("POST", this.box.dataset.uploadsUrl, form);
     let offset = 0;
-    for await (const piece of pieces(stream)) {
+    for (const piece of pieces(stream)) {
       if (run !== this.run) return false;
       const at = offset;
       const sent = (bytes) => run === this.run && this.#progress(at + bytes, size, detail);
       const answer = await request("PUT", upload.url, piece, { "Upload-Offset": String(at) }, sent);
-      offset = at + piece.length;
+      offset = at + piece.size;
       if (answer.offset < offset) throw new Refused(gettext("The upload broke off. Try again."));
     }
     await request("POST", `${upload.url}finish/`, new URLSearchParams());
@@ -218,24 +213,25 @@ async function fromEntry(root) {
 
 class Refused extends Error {}
 
-/** Regroup a stream of small arrays into pieces of PIECE bytes. */
-async function* pieces(stream) {
-  let buffer = new Uint8Array(PIECE);
+/** Regroup arrays and files into Blobs of PIECE bytes; no byte of a file is read for it. */
+function* pieces(stream) {
+  let parts = [];
   let filled = 0;
-  for await (const chunk of stream) {
-    for (let at = 0; at < chunk.length; ) {
-      const take = Math.min(chunk.length - at, PIECE - filled);
-      buffer.set(chunk.subarray(at, at + take), filled);
+  for (const chunk of stream) {
+    const length = chunk.size ?? chunk.length;
+    for (let at = 0; at < length; ) {
+      const take = Math.min(length - at, PIECE - filled);
+      parts.push(chunk.slice(at, at + take));
       filled += take;
       at += take;
       if (filled === PIECE) {
-        yield buffer;
-        buffer = new Uint8Array(PIECE);
+        yield new Blob(parts);
+        parts = [];
         filled = 0;
       }
     }
   }
-  if (filled) yield buffer.subarray(0, filled);
+  if (filled) yield new Blob(parts);
 }
 
 /** A request that outlives a broken connection: a piece sent again is harmless. */
@@ -243,6 +239,8 @@ async function request(method, address, body, headers = {}, onProgress = undefin
   for (let attempt = 0; ; attempt += 1) {
     const { status, answer } = await once(method, address, body, headers, onProgress);
     if (status >= 200 && status < 300) return answer;
+    // A file that changed since it was chosen breaks the request too: reading it says so.
+    if (status === 0 && body instanceof Blob) await body.arrayBuffer();
     const again = status === 0 || status === 429 || (status >= 500 && status !== 507);
     if (again && attempt < RETRY_MS.length) {
       await new Promise((done) => setTimeout(done, RETRY_MS[attempt]));
@@ -260,7 +258,7 @@ function once(method, address, body, headers, onProgress) {
     xhr.open(method, address);
     xhr.setRequestHeader("Accept", "application/json");
     xhr.setRequestHeader("X-CSRFToken", document.body.dataset.csrf);
-    if (body instanceof Uint8Array) {
+    if (body instanceof Blob) {
       xhr.setRequestHeader("Content-Type", "application/octet-stream");
     }
     for (const [name, value] of Object.entries(headers)) xhr.setRequestHeader(name, value);

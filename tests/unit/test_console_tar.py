@@ -33,7 +33,8 @@ const entries = given.map(([path, text]) => ({
   file: text === null ? null : Object.assign(new Blob([text]), { lastModified: 1.7e12 }),
 }));
 let size = 0;
-for await (const piece of pack(entries)) {
+for (const part of pack(entries)) {
+  const piece = part instanceof Blob ? new Uint8Array(await part.arrayBuffer()) : part;
   size += piece.length;
   process.stdout.write(piece);
 }
