@@ -19,7 +19,7 @@ from typing import Any
 
 from celery import current_app
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, transaction
+from django.db import DatabaseError, close_old_connections, connections, transaction
 from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from kombu.exceptions import OperationalError
@@ -242,7 +242,7 @@ def _kept_lease(operation: Operation) -> Iterator[threading.Event]:
             except DatabaseError:  # the work goes on, and so must its lease
                 logger.exception("the lease of operation %s was not renewed", operation.pk)
                 close_old_connections()
-        close_old_connections()
+        connections.close_all()  # this thread's own, which ends with it
 
     thread = threading.Thread(target=keep, name=f"lease-{operation.pk}", daemon=True)
     thread.start()
