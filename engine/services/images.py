@@ -14,7 +14,7 @@ from engine.errors import Conflict, InvalidInput, NotFound
 from engine.events import Kind
 from engine.models import Image, Namespace, Operation, Tag
 from engine.oci.reference import Reference
-from engine.services import operations
+from engine.services import namespaces, operations
 
 _ID = re.compile(r"(sha256:)?[0-9a-f]{3,64}")
 
@@ -60,6 +60,7 @@ def image_pull(namespace: Namespace, name: str, actor: str) -> Operation:
     Raises InvalidReference."""
     reference = Reference.parse(name)
     with transaction.atomic():
+        namespaces.lock(namespace)
         target = reference.canonical()
         same = Operation.objects.filter(
             namespace=namespace, kind=Operation.Kind.IMAGE_PULL, args__reference=target

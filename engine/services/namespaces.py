@@ -25,6 +25,12 @@ def namespace_create(name: str) -> Namespace:
     return namespace
 
 
+def lock(namespace: Namespace) -> None:
+    """Until the transaction ends nobody else makes anything in it that has a name or a number of
+    its own there. (SQLite has one writer at a time anyway.)"""
+    Namespace.objects.select_for_update().get(pk=namespace.pk)
+
+
 def network_default(namespace: Namespace) -> Network:
     """The namespace's bridge network, made at its first use from the home's address pool."""
     found = Network.objects.filter(namespace=namespace, name=DEFAULT_NETWORK).first()
