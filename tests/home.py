@@ -19,6 +19,9 @@ atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 for _name in [name for name in os.environ if name.startswith("QUAYSIDE_")]:
     del os.environ[_name]
 os.environ.pop("DATABASE_URL", None)
+# Another database than SQLite in the home: tests/integration/test_postgres.py asks for it.
+if _database := os.environ.pop("TESTS_DATABASE_URL", ""):
+    os.environ["DATABASE_URL"] = _database
 os.environ.pop("REDIS_URL", None)
 os.environ["QUAYSIDE_HOME"] = str(_HOME)
 os.environ["QUAYSIDE_ADDRESS_POOL"] = free_pool()

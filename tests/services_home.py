@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from urllib.request import urlopen
 
 import pytest
 from django.conf import settings
+from django.db import connections
 from django.test import override_settings
 
 from console.home import prepare, web_user
@@ -120,7 +122,7 @@ def node(namespace: Namespace) -> Namespace:
     return namespace
 
 
-def settle(but: Iterable[str] = (), seconds: float = 10) -> None:
+def settle(but: Iterable[str] = (), seconds: float = 4) -> None:
     """Wait until nothing is left over and nothing missing, but for lines that begin so."""
     allowed = tuple(but)
     deadline = time.monotonic() + seconds
@@ -258,3 +260,23 @@ def step_states(build: Build) -> dict[str, str]:
 
 def output(build: Build) -> str:
     return "".join(event["d"] for event in events(build, "out"))
+
+
+@contextmanager
+def background(operation: Operation) -> Iterator[threading.Thread]:
+    """A worker of its own runs it meanwhile; it has ended when the block is left."""
+
+    def worker() -> None:
+        try:
+            operations.run(operation.pk, _HANDLERS[operation.kind.partition(".")[0]])
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=worker, name="worker")
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.join(30)
+    assert not thread.is_alive(), "the operation did not end"
+    operation.refresh_from_db()

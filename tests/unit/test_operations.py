@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connections
 from django.utils import timezone
 
 from engine.errors import Cancelled, EngineError, NotFound, WrongState
@@ -90,7 +91,11 @@ def test_a_wish_to_cancel_reaches_the_handler(namespace: Namespace) -> None:
         assert cancelled.wait(5)
         raise Cancelled("asked to")
 
-    thread = threading.Thread(target=operations.run, args=(operation.pk, handler))
+    def worker() -> None:
+        operations.run(operation.pk, handler)
+        connections.close_all()
+
+    thread = threading.Thread(target=worker)
     thread.start()
     assert running.wait(5)
     operations.cancel(operation)
