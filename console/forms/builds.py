@@ -12,6 +12,11 @@ from console.forms.base import Form, mono
 from engine.models import Namespace, Upload
 
 
+def _text(value: str) -> str:
+    text = value.replace("\r\n", "\n")
+    return text if text.strip() else ""
+
+
 class SourceForm(Form):
     """Where the source comes from: a finished upload, or an archive in this very request (for
     browsers without JavaScript), or none."""
@@ -30,6 +35,9 @@ class SourceForm(Form):
         strip=False,
         widget=forms.Textarea(attrs=mono(rows=14, wrap="off")),
     )
+    # The source's own Dockerfile as the editor showed it, untouched: the one in the source counts,
+    # but a mistake in it is told before anything is queued.
+    dockerfile_seen = forms.CharField(required=False, strip=False, widget=forms.HiddenInput)
     no_cache = forms.BooleanField(
         label=_("Build everything anew (--no-cache)"),
         required=False,
@@ -41,8 +49,10 @@ class SourceForm(Form):
         self.namespace = namespace
 
     def clean_dockerfile(self) -> str:
-        text: str = self.cleaned_data["dockerfile"].replace("\r\n", "\n")
-        return text if text.strip() else ""
+        return _text(self.cleaned_data["dockerfile"])
+
+    def clean_dockerfile_seen(self) -> str:
+        return _text(self.cleaned_data["dockerfile_seen"])
 
     def clean_upload(self) -> Upload | None:
         id = self.cleaned_data["upload"]

@@ -93,6 +93,7 @@ def build_new(request: TeamRequest) -> HttpResponse:
         if form.is_valid():
             data = form.cleaned_data
             try:
+                _check_seen(form, data["dockerfile_path"], data["args"], data["target"])
                 build, _operation = service.build_create(
                     namespace,
                     actor=actor_of(request),
@@ -117,20 +118,31 @@ def build_new(request: TeamRequest) -> HttpResponse:
 
 def _upload_of(request: TeamRequest, form: SourceForm) -> Upload | None:
     file = form.cleaned_data["archive"]
-    if file is not None:
-        return upload_whole(request.team.namespace, request.user.pk, file)
+    if file is not None:  # an error after this loses it no more
+        form.cleaned_data["upload"] = upload_whole(request.team.namespace, request.user.pk, file)
     found: Upload | None = form.cleaned_data["upload"]
     return found
 
 
+def _check_seen(form: SourceForm, path: str, args: dict[str, str], target: str) -> None:
+    seen = form.cleaned_data["dockerfile_seen"]
+    if seen and not form.cleaned_data["dockerfile"]:
+        service.dockerfile_check(seen, path, args, target)
+
+
 def _source(request: TeamRequest, form: SourceForm) -> dict[str, object]:
-    """What the source panel shows again after an error: the finished upload is not lost."""
-    kept = None
-    if form.is_bound and form.data.get("upload"):
-        kept = form.cleaned_data.get("upload") if hasattr(form, "cleaned_data") else None
+    """What the source panel and the editor show again after an error: nothing is lost."""
+    kept = form.cleaned_data.get("upload") if form.is_bound else None
+    seen = form.cleaned_data.get("dockerfile_seen") if form.is_bound else ""
+    if seen and not form.cleaned_data.get("dockerfile"):
+        form.data = form.data.copy()
+        form.data["dockerfile"] = seen
+    else:
+        seen = ""
     bad = form.explanation
     return {
         "kept_upload": kept,
+        "seen": seen,
         "uploads_url": reverse("uploads", args=[request.team.slug]),
         "bad_line": bad.line if bad else None,
         "bad_end": bad.end_line if bad else None,
@@ -233,6 +245,7 @@ def build_again(request: TeamRequest, number: int) -> HttpResponse:
     if not form.is_valid():
         return _page(request, build, form)
     try:
+        _check_seen(form, build.dockerfile_path, build.args, build.target)
         again, _operation = service.build_again(
             build,
             actor_of(request),

@@ -56,7 +56,7 @@ def build_create(
                 f"not a build argument's name: {key}", hint="letters, digits and _", field="args"
             )
     if dockerfile.strip():
-        make_plan(parse(dockerfile, dockerfile_path), args or {}, target)
+        dockerfile_check(dockerfile, dockerfile_path, args or {}, target)
     with transaction.atomic():
         namespaces.lock(namespace)
         last = Build.objects.for_namespace(namespace).aggregate(last=Max("number"))["last"]
@@ -81,6 +81,11 @@ def build_create(
         )
         publish.changed(namespace.pk, Kind.BUILD, build.pk)
     return build, operation
+
+
+def dockerfile_check(text: str, path: str, args: dict[str, str], target: str) -> None:
+    """Raises DockerfileError, Unsupported (both with the lines) and NotFound (the target)."""
+    make_plan(parse(text, path), args, target)
 
 
 def build_again(

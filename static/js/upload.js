@@ -13,8 +13,9 @@ class Source {
     this.box = form.querySelector("[data-source]");
     this.run = 0; // rises with each choice, so that an older upload knows it is over
     this.done = Promise.resolve(true);
-    this.auto = null; // the folder's Dockerfile, as it was put into the editor
     this.area = form.querySelector("[data-editor] textarea");
+    // The folder's Dockerfile, as it was put into the editor
+    this.auto = form.querySelector("[data-editor][data-untouched]") ? this.area.value : null;
     this.#wire();
   }
 
@@ -50,7 +51,9 @@ class Source {
     this.form.addEventListener("submit", (event) => this.#submit(event));
     this.form.addEventListener("formdata", (event) => {
       // Untouched, the folder's own Dockerfile is the one that counts.
-      if (this.auto !== null && this.area.value === this.auto) event.formData.set("dockerfile", "");
+      if (this.auto === null || this.area.value !== this.auto) return;
+      event.formData.set("dockerfile", "");
+      event.formData.set("dockerfile_seen", this.auto);
     });
     if (this.find("upload-id").value) this.#show(true);
   }
