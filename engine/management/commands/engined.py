@@ -1,7 +1,7 @@
 """engined: supervises containers, keeps operations moving, reconciles, and serves every stream.
 
-The supervisor waits in a thread of its own (engine.services.work.supervisor); streams run in the
-asyncio loop of the main thread. SIGTERM ends it; containers go on.
+The supervisor and the keeper wait in threads of their own (engine.services.work); streams run in a
+child process (engine.streams.process). SIGTERM ends it all; containers go on.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from engine.services.work.host import host
 from engine.services.work.keeper import Keeper
 from engine.services.work.reconcile import mend_names, reconcile, tidy
 from engine.services.work.supervisor import Supervisor
-from engine.streams import hub
-from engine.streams.server import serve
+from engine.streams.process import StreamsProcess
 
 logger = logging.getLogger(__name__)
 
@@ -41,16 +40,19 @@ class Command(BaseCommand):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise CommandError(f"another engined runs for {config.home}") from error
-            asyncio.run(self._run())
+            asyncio.run(self._run(StreamsProcess.begin(config)))
 
-    async def _run(self) -> None:
+    async def _run(self, streams: StreamsProcess) -> None:
         config = settings.ENGINE
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        supervisor = Supervisor(config.exits_dir, record_exit, hub.container_changed)
+        supervisor = Supervisor(config.exits_dir, record_exit, streams.tell)
         supervisor.start()
+        # Without one of these it is no engined: it ends, and supervisord starts it anew.
+        loop.add_reader(streams.pidfd, stop.set)
+        loop.run_in_executor(None, supervisor.join).add_done_callback(lambda _: stop.set())
         keeper = Keeper(
             (
                 (_ROTATE_SECONDS, host().containers.rotate_logs),
@@ -64,8 +66,10 @@ class Command(BaseCommand):
             for line in await loop.run_in_executor(None, reconcile):
                 logger.info("reconciled: %s", line)
             keeper.start()
-            await serve(config, stop)
+            streams.go()
+            await stop.wait()
         finally:
+            streams.stop()
             if keeper.is_alive():
                 keeper.stop()
             supervisor.stop()

@@ -18,10 +18,11 @@ import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from django.db import close_old_connections, connections
+from django.db import close_old_connections
 
 from engine.containers.attempts import Attempt
 from engine.runtime import inotify
@@ -30,6 +31,8 @@ from engine.runtime.processes import ProcessRef
 logger = logging.getLogger(__name__)
 
 _RECORDERS = 4
+# An exit is small work that somebody waits for: it goes before builds on a busy machine.
+_NICE = -10
 _T = TypeVar("_T")
 
 
@@ -58,12 +61,12 @@ class Supervisor(threading.Thread):
         self._stopping = True
         os.eventfd_write(self._wake, 1)
         self.join()
-        together = threading.Barrier(_RECORDERS)
-        for _ in range(_RECORDERS):
-            self._recorders.submit(_hang_up, together)
         self._recorders.shutdown()
 
     def run(self) -> None:
+        with suppress(PermissionError):
+            # This thread's, and the recorders' that it starts.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         with inotify.Inotify() as watch:
             self._watch = watch
             self._poller.register(watch.fileno(), select.EPOLLIN)
@@ -167,9 +170,3 @@ class Supervisor(threading.Thread):
         finally:
             close_old_connections()
         self._told(uid)
-
-
-def _hang_up(together: threading.Barrier) -> None:
-    """One of these runs in each recorder, for none ends before all have begun."""
-    together.wait()
-    connections.close_all()
