@@ -237,10 +237,14 @@ def build_cancel(request: TeamRequest, number: int) -> HttpResponse:
     )
 
 
-@team_view(Permission.BUILD, methods=["POST"])
+@team_view(Permission.BUILD, methods=["GET", "HEAD", "POST"])
 def build_again(request: TeamRequest, number: int) -> HttpResponse:
-    """Once more as it was; or, from the form on the page, with another Dockerfile or source."""
+    """Once more as it was; or, from the form on the page, with another Dockerfile or source.
+
+    GET is a reload of a page that showed the form's mistakes."""
     build = _build(request, number)
+    if request.method != "POST":
+        return redirect("build", team=request.team.slug, number=number)
     form = SourceForm(request.team.namespace, request.POST, request.FILES)
     if not form.is_valid():
         return _page(request, build, form)
