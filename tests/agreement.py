@@ -41,9 +41,9 @@ def disagreements() -> list[str]:
 
 
 def _differ(what: str, found: Iterable[object], wanted: Iterable[object]) -> Iterator[str]:
-    found, wanted = {str(one) for one in found}, {str(one) for one in wanted}
-    yield from (f"{what}: {one} is left over" for one in sorted(found - wanted))
-    yield from (f"{what}: {one} is missing" for one in sorted(wanted - found))
+    there, asked = {str(one) for one in found}, {str(one) for one in wanted}
+    yield from (f"{what}: {one} is left over" for one in sorted(there - asked))
+    yield from (f"{what}: {one} is missing" for one in sorted(asked - there))
 
 
 def _operations() -> Iterator[str]:

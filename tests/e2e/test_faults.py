@@ -197,6 +197,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
                 ),
             }
             made = Town(box, faulty, witnesses, port)
+            asyncio.run(made.ended(made.pull("base")))
             yield made
         finally:
             box.close()
@@ -366,10 +367,11 @@ async def busy(town: Town, name: str) -> AsyncIterator[Busy]:
         following.cancel()
 
 
-def kill(site: Site, program: str, *, all: bool = False) -> int:
-    """kill -9; the pid that was."""
+def kill(site: Site, program: str, which: str = "main") -> int:
+    """kill -9 of the process that supervisord started (main), of its first child, or of all; the
+    pid that supervisord knew."""
     pids = site.pids(program)
-    for pid in pids if all else pids[:1]:
+    for pid in {"main": pids[:1], "child": pids[1:2], "all": pids}[which]:
         os.kill(pid, signal.SIGKILL)
     return pids[0]
 
@@ -384,26 +386,27 @@ async def again(site: Site, program: str, before: int) -> None:
     await eventually(look, 20)
 
 
-# program, whether its children are killed too, where the starts are when it is
-VICTIMS: dict[str, tuple[str, bool, str]] = {
-    "web-launcher": ("web", False, ""),
-    "web-all": ("web", True, ""),
-    "engined": ("engined", False, "started.json"),
-    "redis": ("redis", False, ""),
-    "builds": ("worker-builds", False, ""),
-    "containers-begun": ("worker-containers", False, ""),
-    "containers-made": ("worker-containers", False, "conmon.pid"),
-    "containers-started": ("worker-containers", False, "started.json"),
+# program, which of its processes, and where the starts are when it is killed
+VICTIMS = {
+    "web-launcher": ("web", "main", ""),
+    "web-all": ("web", "all", ""),
+    "engined": ("engined", "main", "started.json"),
+    "streams": ("engined", "child", ""),
+    "redis": ("redis", "main", ""),
+    "builds": ("worker-builds", "main", ""),
+    "containers-begun": ("worker-containers", "main", ""),
+    "containers-made": ("worker-containers", "main", "conmon.pid"),
+    "containers-started": ("worker-containers", "main", "started.json"),
 }
 
 
 @pytest.mark.parametrize("victim", VICTIMS)
 async def test_killed_in_the_middle_of_everything(town: Town, victim: str) -> None:
-    program, all_of_it, stage = VICTIMS[victim]
+    program, which, stage = VICTIMS[victim]
     async with busy(town, victim) as at_work:
         await asyncio.to_thread(at_work.stage_reached, stage)
         seen = at_work.follower.last
-        pid = kill(town.site, program, all=all_of_it)
+        pid = kill(town.site, program, which)
         town.faulty.clear()
         await again(town.site, program, pid)
 
