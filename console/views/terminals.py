@@ -10,7 +10,7 @@ from uuid import UUID
 from csp.constants import UNSAFE_INLINE
 from csp.decorators import csp_update
 from django.http import HttpResponse, HttpResponseRedirect
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import reverse
 
 from console.forms.containers import TerminalForm
@@ -28,9 +28,12 @@ def terminal_choice(request: TeamRequest, name: str) -> HttpResponse:
     return _choice(request, container, TerminalForm(initial={"kind": "exec"}))
 
 
-@team_view(Permission.EXEC, methods=["POST"])
+@team_view(Permission.EXEC, methods=["GET", "HEAD", "POST"])
 def terminal_new(request: TeamRequest, name: str) -> HttpResponse:
+    """GET is a reload of a page that showed the form's mistakes."""
     container = container_of(request, name)
+    if request.method != "POST":
+        return redirect("container-terminal", team=request.team.slug, name=container.name)
     form = TerminalForm(request.POST)
     if form.is_valid():
         kind = TerminalSession.Kind(form.cleaned_data["kind"])
