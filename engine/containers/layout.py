@@ -24,13 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import EngineConfig
+from engine.containers.settings import check_id
 
 
 class ContainerDir:
-    """Paths only; nothing is made but by `lock`."""
+    """Paths only; nothing is made but by `lock`. Raises InvalidInput for what is no id."""
 
     def __init__(self, config: EngineConfig, id: str) -> None:
-        self.id = id
+        self.id = check_id(id)
         self.path = config.containers_dir / id
         self._exits = config.exits_dir
 
@@ -86,8 +87,9 @@ class ContainerDir:
                 shutil.rmtree(folder)
 
     def exits(self, generation: int) -> Path:
-        """The folder of one start."""
-        return self._exits / f"{self.id}.{generation}"
+        """The folder of one start. A generation that is no number (SQLite would keep one) must
+        not become a path: ValueError."""
+        return self._exits / f"{self.id}.{generation:d}"
 
     def attempts(self) -> dict[int, Path]:
         """The folders of starts that are still on disk, by generation, the newest last."""

@@ -20,6 +20,14 @@ _ID = re.compile(r"[0-9a-f]{64}")
 _TUPLES = ("entrypoint", "cmd", "env", "exposed_ports", "volumes", "networks")
 
 
+def check_id(id: str) -> str:
+    """The id itself: it becomes folders and cgroups, and comes from rows too, which web can write.
+    Raises InvalidInput for anything but 64 hex digits."""
+    if not _ID.fullmatch(id):
+        raise InvalidInput(f"not a container id: {id}", field="id")
+    return id
+
+
 @dataclass(frozen=True, slots=True)
 class ContainerSettings:
     """`image` is the config's digest, `chain` the chain id of its layers ("" for none).
@@ -56,9 +64,7 @@ class ContainerSettings:
     pids: int | None = None
 
     def __post_init__(self) -> None:
-        # The id becomes folders and cgroups: nothing else may come in by that way.
-        if not _ID.fullmatch(self.id):
-            raise InvalidInput(f"not a container id: {self.id}", field="id")
+        check_id(self.id)
 
     @property
     def args(self) -> tuple[str, ...]:

@@ -74,14 +74,13 @@ class NetworkManager:
         Raises Conflict when its subnet is routed elsewhere or another network of the same id
         exists, InvalidInput for a bridge whose name is not the home's.
         """
-        if not network.bridge.startswith(self._bridge_prefix):
-            raise InvalidInput(
-                f"bridge name does not begin with {self._bridge_prefix}: {network.bridge}",
-                field="bridge",
-            )
         with self._lock() as nft:
             self._ensure(nft, network)
             self._turn(nft, self._start_names(nft))
+
+    def recorded(self, network_id: str) -> NetworkSpec | None:
+        """The network as it was made here; None before."""
+        return self._records.network(network_id)
 
     def remove(self, network: NetworkSpec) -> None:
         """Take the network away; Conflict while a container is attached."""
@@ -105,7 +104,8 @@ class NetworkManager:
         """Connect the network namespace of process `pid` (made by the runtime) to a network.
 
         Its names resolve for the network's other containers when this returns. Doing it again
-        makes the interface anew. Raises NetworkFailed; nothing of it is left then.
+        makes the interface anew. Raises NetworkFailed, and what `ensure` raises; nothing of it is
+        left then.
         """
         with self._lock() as nft:
             network = attachment.network
@@ -223,7 +223,11 @@ class NetworkManager:
                 missing = not links.exists(network.bridge)
                 try:
                     self._ensure(nft, network)
-                except (Conflict, NetworkFailed) as error:  # the others are to work all the same
+                except (
+                    Conflict,
+                    InvalidInput,
+                    NetworkFailed,
+                ) as error:  # the others are to work all the same
                     logger.warning("network %s cannot be made: %s", network.name, error)
                     changed.append(f"network {network.name} cannot be made: {error}")
                 else:
@@ -286,6 +290,11 @@ class NetworkManager:
         return links.veth_name(self._veth_prefix, attachment.address)
 
     def _ensure(self, nft: Nftables, network: NetworkSpec) -> None:
+        if not network.bridge.startswith(self._bridge_prefix):
+            raise InvalidInput(
+                f"bridge name does not begin with {self._bridge_prefix}: {network.bridge}",
+                field="bridge",
+            )
         recorded = self._records.network(network.id)
         if recorded is None:
             self._records.put_network(network)

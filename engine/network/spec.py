@@ -183,7 +183,8 @@ def _require(holds: object, what: str, value: str) -> None:
 
 
 def _check_port(port: int, least: int, field: str) -> None:
-    if not least <= port <= 65535:
+    # The type too: bindings come from JSON, and what is no number must not reach nftables.
+    if type(port) is not int or not least <= port <= 65535:
         raise InvalidInput(
             f"{field} is out of range: {port}", hint=f"use {least} to 65535", field=field
         )
@@ -198,6 +199,8 @@ def _check_protocol(protocol: str) -> None:
 
 def _check_host_ip(host_ip: str) -> None:
     try:
+        if not isinstance(host_ip, str):  # IPv4Address takes numbers as well
+            raise AddressValueError(host_ip)
         IPv4Address(host_ip)
     except AddressValueError as error:
         raise InvalidInput(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ from engine.runtime.processes import start_time
 
 logger = logging.getLogger(__name__)
 
+_OWNER = re.compile(r"[^:]+:(?P<pid>[0-9]{1,10}):(?P<started>[0-9]+)")
 LEASE = timedelta(seconds=30)
 MAX_ATTEMPTS = 3
 # Long work that can be begun again: a process that ends gives it back rather than wait for it.
@@ -95,8 +97,9 @@ def redis_client() -> Redis:
     )
 
 
-def cancel(operation: Operation) -> None:
-    """Ask an open operation to end; a queued one ends here and now. Raises WrongState."""
+def cancel(operation: Operation) -> bool:
+    """Ask an open operation to end; True for a queued one, which ends here and now. Raises
+    WrongState."""
     with transaction.atomic():
         now = timezone.now()
         ended = Operation.objects.filter(pk=operation.pk, state=Operation.State.QUEUED).update(
@@ -109,6 +112,7 @@ def cancel(operation: Operation) -> None:
             if not asked:
                 raise WrongState(f"operation {operation.pk} has ended already")
         publish.changed(operation.namespace_id, Kind.OPERATION, operation.pk)
+    return bool(ended)
 
 
 def own_name() -> str:
@@ -117,8 +121,8 @@ def own_name() -> str:
 
 
 def owner_lives(owner: str) -> bool:
-    _, pid, started = owner.split(":")
-    return str(start_time(int(pid))) == started
+    named = _OWNER.fullmatch(owner)
+    return named is not None and str(start_time(int(named["pid"]))) == named["started"]
 
 
 def claim(operation_id: int) -> Operation | None:

@@ -6,12 +6,14 @@ context (`builds/N/context`) so that "again" needs no second upload; `tidy` drop
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import shutil
+import stat
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,14 @@ from engine.build import solver
 from engine.build.archive import unpack_archive
 from engine.build.cache import CacheEntry
 from engine.build.ports import BuildEngine, BuildRequest, BuildResult, LayerProgress, LocalImage
-from engine.errors import Cancelled, ContextError, InvalidInput, NotFound, QuaysideError
+from engine.errors import (
+    Cancelled,
+    ContextError,
+    InvalidInput,
+    NoSpace,
+    NotFound,
+    QuaysideError,
+)
 from engine.events import Kind
 from engine.models import Build, BuildCacheEntry, Endpoint, Image, Namespace, Network, Operation
 from engine.network.spec import NetworkSpec
@@ -38,13 +47,15 @@ from engine.services.work.images import fetch
 
 logger = logging.getLogger(__name__)
 State = Build.State
+# A Dockerfile goes into a row and onto a page, an ignore file into memory.
+_MAX_TEXT = 1024 * 1024
 
 
 def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
     """Run one build to its end; its row and its log say how it went, whatever happened."""
     build = (
         Build.objects.select_related("namespace", "upload", "again")
-        .filter(pk=int(operation.target))
+        .filter(pk=int(operation.target), namespace=operation.namespace)
         .first()
     )
     if build is None:
@@ -62,6 +73,10 @@ def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
             if isinstance(error, Cancelled) and operations.leaving():
                 _update(build, state=State.QUEUED, started_at=None)
                 raise
+            if error.context.pop("snapshot", None):
+                # The file system a step failed in: nobody can look into it, and it may be what
+                # fills the disk.
+                clear(build)
             state = State.CANCELLED if isinstance(error, Cancelled) else State.FAILED
             _end(build, log, state, error=error.as_dict())
             raise
@@ -130,10 +145,21 @@ def _run(build: Build, folder: Path, log: EventFile, cancelled: threading.Event)
 
 def _position(build: Build) -> str:
     """What a build goes on from: the last of the same name, or of the same first build."""
-    first = build
-    while first.again is not None:
-        first = first.again
-    return build.tag or f"#{first.number}"
+    if build.tag:
+        return build.tag
+    *_, first = _lineage(build)
+    return f"#{first.number}"
+
+
+def _lineage(build: Build) -> Iterator[Build]:
+    """The build and those it goes back to, in its namespace. Rows that web made into a ring end
+    where it closes."""
+    seen: set[int] = set()
+    source: Build | None = build
+    while source and source.namespace_id == build.namespace_id and source.pk not in seen:
+        seen.add(source.pk)
+        yield source
+        source = source.again
 
 
 def _update(build: Build, **values: Any) -> None:
@@ -165,10 +191,22 @@ class EventFile:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=0)
+        self._left = b""
 
     def event(self, event: Mapping[str, Any]) -> None:
+        """Raises NoSpace; what could not be written then goes before the next event."""
         line = json.dumps(event, ensure_ascii=False, separators=(",", ":")) + "\n"
-        self._file.write(line.encode("utf-8", "replace"))
+        self._left += line.encode("utf-8", "replace")
+        try:
+            while self._left:
+                self._left = self._left[self._file.write(self._left) :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise NoSpace(
+                f"no space left for the build's log {self._file.name}",
+                hint="free some disk space and try again",
+            ) from error
 
     def __enter__(self) -> EventFile:
         return self
@@ -182,39 +220,44 @@ def _context(build: Build, folder: Path) -> Path:
 
     Unpacked aside and renamed, so that one that is there is whole. Raises ContextError."""
     if build.upload is None and build.again is not None:
-        source: Build | None = build.again
-        while source is not None and not (folder_of(source) / "context").is_dir():
-            source = source.again
-        if source is None:
-            raise ContextError(
-                f"the source of build #{build.again.number} is no longer kept",
-                hint="choose the folder again",
-                field="upload",
-            )
-        return folder_of(source) / "context"
+        for source in _lineage(build):
+            if (folder_of(source) / "context").is_dir():
+                return folder_of(source) / "context"
+        raise ContextError(
+            f"the source of build #{build.again.number} is no longer kept",
+            hint="choose the folder again",
+            field="upload",
+        )
     context = folder / "context"
     if context.is_dir():
         return context
     aside = folder / "context.part"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
-    if build.upload is not None:
-        _unpack(uploads.upload_path(build.upload), aside)
-    aside.rename(context)
+    try:
+        if build.upload is not None:
+            _unpack(uploads.upload_path(build.upload), aside)
+        aside.rename(context)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     if build.upload is not None:
         uploads.upload_path(build.upload).unlink(missing_ok=True)
     return context
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """The uploads' folder is web's: a link put there must not make root read something else."""
+    """The uploads' folder is web's: a link put there must not make root read something else, nor
+    a fifo make it wait."""
     try:
-        descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise ContextError(
             f"the upload cannot be read: {error.strerror}", hint="upload it again", field="upload"
         ) from error
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ContextError("the upload is no file", hint="upload it again", field="upload")
         unpack_archive(Path(f"/proc/self/fd/{descriptor}"), target)
     finally:
         os.close(descriptor)
@@ -251,12 +294,23 @@ def _inside(context: Path, name: str) -> Path | None:
 
 
 def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(_MAX_TEXT + 1)
+    if len(data) > _MAX_TEXT:
+        raise InvalidInput(
+            f"{path.name} is larger than {_MAX_TEXT >> 20} MiB",
+            hint="is it the file you meant?",
+            field="dockerfile_path",
+        )
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidInput(
             f"{path.name} is not UTF-8 text", hint="save it as UTF-8", field="dockerfile_path"
         ) from error
+    if "\0" in text:  # which PostgreSQL would not keep either
+        raise InvalidInput(f"{path.name} is not text", field="dockerfile_path")
+    return text
 
 
 def _engine(build: Build) -> BuildEngine:
@@ -380,11 +434,15 @@ def clear(build: Build) -> None:
 
 
 def forget_lost(closed: Callable[[Build], bool]) -> list[str]:
-    """Builds that say they run though their operation has ended: cleaned up and marked failed."""
+    """Builds that wait or run though their operation has ended: cleaned up and marked failed."""
     found: list[str] = []
-    for build in Build.objects.filter(state=State.RUNNING).select_related("namespace"):
+    for build in Build.objects.open().select_related("namespace"):
         if not closed(build):
             continue
+        build.refresh_from_db(fields=["state"])
+        if not build.is_open:
+            continue  # it ended between the two looks, its row first
+        folder_of(build).mkdir(exist_ok=True)
         clear(build)
         error = {
             "id": "engine",

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -20,10 +21,17 @@ from engine.ceiling import Ceiling
 from engine.containers.layout import ContainerDir
 from engine.containers.lifecycle import Started
 from engine.containers.settings import ContainerSettings
-from engine.errors import NotFound, QuaysideError, SupervisorLost, WrongState
+from engine.errors import (
+    InvalidInput,
+    NotFound,
+    PolicyDenied,
+    QuaysideError,
+    SupervisorLost,
+    WrongState,
+)
 from engine.events import Kind
 from engine.models import Container, Endpoint, Network, Operation, Port
-from engine.network.spec import Attachment, NetworkSpec
+from engine.network.spec import Attachment, NetworkSpec, PublishedPort
 from engine.runtime.signals import signal_number
 from engine.services.work.host import host
 
@@ -35,7 +43,7 @@ def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
     """Run one container operation. Raises NotFound when the container went meanwhile."""
     kind = Operation.Kind(operation.kind)
     try:
-        container = _load(pk=int(operation.target))
+        container = _load(pk=int(operation.target), namespace=operation.namespace)
         return _HANDLERS[kind](container, operation.args)
     except (NotFound, WrongState) as error:
         if operation.attempt > 1 and isinstance(error, _DONE_BEFORE.get(kind, ())):
@@ -51,14 +59,29 @@ def _load(**lookup: Any) -> Container:
 
 
 def _create(container: Container, args: dict[str, Any]) -> dict[str, Any]:
-    with ContainerDir(host().config, container.uid).lock():
+    with ContainerDir(host().config, container.uid).lock(), _told_on_row(container):
         _lay_out(container)
     return {}
+
+
+@contextmanager
+def _told_on_row(container: Container) -> Iterator[None]:
+    """Why it failed shows with the container too, not only with the operation."""
+    try:
+        yield
+    except QuaysideError as error:
+        with transaction.atomic():
+            Container.objects.filter(pk=container.pk).update(error=error.as_dict())
+            publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
+        raise
 
 
 def _lay_out(container: Container) -> ContainerSettings:
     """The policy once more, on the side root runs; then the folder and the writable layer."""
     settings = ContainerSettings.from_json(container.settings)
+    if settings.id != container.uid:
+        # The lock that is held is the row's, so must the folder be.
+        raise InvalidInput(f"the settings of container {container.uid} are of {settings.id}")
     Ceiling.load(host().config.home / "ceiling.json").check_ports(
         (binding.host_ip, binding.host_port) for binding in settings.ports
     )
@@ -76,7 +99,7 @@ def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
         if container.is_running:
             _record_exit(container)
             container = _load(pk=container.pk)
-        try:
+        with _told_on_row(container):
             _lay_out(container)
             host().containers.finish(container.uid, container.generation)
             generation = container.generation + 1
@@ -84,11 +107,6 @@ def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
             started = host().containers.start(
                 container.uid, generation, size, attachments=_attachments(container)
             )
-        except QuaysideError as error:
-            with transaction.atomic():
-                Container.objects.filter(pk=container.pk).update(error=error.as_dict())
-                publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
-            raise
         record_start(container, generation, started)
     return {"generation": generation}
 
@@ -122,16 +140,19 @@ def record_start(container: Container, generation: int, started: Started) -> Non
         )
         ports = list(container.ports.all())
         for published in started.ports:
-            row = next(
-                row
-                for row in ports
-                if (row.container_port, row.protocol, row.host_ip)
-                == (published.container_port, published.protocol, str(published.host_ip))
-                and row.host_port in (0, published.host_port)
-            )
-            ports.remove(row)
-            Port.objects.filter(pk=row.pk).update(published_port=published.host_port)
+            row = next((row for row in ports if _asked_for(row, published)), None)
+            if row is not None:
+                ports.remove(row)
+                Port.objects.filter(pk=row.pk).update(published_port=published.host_port)
         publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
+
+
+def _asked_for(row: Port, published: PublishedPort) -> bool:
+    return (row.container_port, row.protocol, row.host_ip) == (
+        published.container_port,
+        published.protocol,
+        published.host_ip,
+    ) and row.host_port in (0, published.host_port)
 
 
 def _attachments(container: Container) -> list[Attachment]:
@@ -147,7 +168,10 @@ def _attachments(container: Container) -> list[Attachment]:
 
 
 def network_spec(network: Network) -> NetworkSpec:
-    return NetworkSpec(
+    """The row's value. Raises PolicyDenied for addresses that are not this home's: a bridge over
+    them would take the host's own traffic. Networks made under an earlier pool stay."""
+    pool = host().config.address_pool
+    spec = NetworkSpec(
         id=f"n{network.pk}",
         name=network.name,
         subnet=IPv4Network(network.subnet),
@@ -155,6 +179,13 @@ def network_spec(network: Network) -> NetworkSpec:
         bridge=network.bridge,
         internal=network.internal,
     )
+    if not spec.subnet.subnet_of(pool) and host().network.recorded(spec.id) != spec:
+        raise PolicyDenied(
+            f"network {spec.name} has {spec.subnet}, which is not in this home's {pool}",
+            hint="QUAYSIDE_ADDRESS_POOL is root's to set",
+            network=spec.name,
+        )
+    return spec
 
 
 def _stop(container: Container, args: dict[str, Any]) -> dict[str, Any]:
@@ -199,9 +230,10 @@ def _remove(container: Container, args: dict[str, Any]) -> dict[str, Any]:
 def _remove_locked(container: Container) -> None:
     host().containers.finish(container.uid, container.generation)
     host().containers.remove(container.uid)
+    key = container.pk
     with transaction.atomic():
         container.delete()
-        publish.changed(container.namespace_id, Kind.CONTAINER, container.uid)
+        publish.changed(container.namespace_id, Kind.CONTAINER, key)
 
 
 def record_exit(uid: str, generation: int) -> None:
@@ -235,8 +267,14 @@ def _record_exit(container: Container) -> None:
             publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
     host().containers.finish(container.uid, container.generation)
     # Not only if `changed`: engined may have been lost between the row and this.
-    if container.settings.get("auto_remove") and container.generation:
+    if container.settings.get("auto_remove") and container.generation and not _restarts(container):
         _remove_locked(container)
+
+
+def _restarts(container: Container) -> bool:
+    """Whether its end is the first half of a restart, after which `--rm` has to wait."""
+    restarts = Operation.objects.open().filter(kind=Operation.Kind.CONTAINER_RESTART)
+    return restarts.filter(target=str(container.pk)).exists()
 
 
 def _lost() -> dict[str, Any]:
@@ -247,8 +285,9 @@ def _lost() -> dict[str, Any]:
 
 
 # How it shows that an earlier attempt had done it when its worker was lost.
-_DONE_BEFORE: dict[Operation.Kind, type[QuaysideError]] = {
-    Operation.Kind.CONTAINER_KILL: WrongState,
+_DONE_BEFORE: dict[Operation.Kind, type[QuaysideError] | tuple[type[QuaysideError], ...]] = {
+    Operation.Kind.CONTAINER_STOP: NotFound,  # with --rm
+    Operation.Kind.CONTAINER_KILL: (NotFound, WrongState),
     Operation.Kind.CONTAINER_REMOVE: NotFound,
 }
 

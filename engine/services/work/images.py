@@ -119,7 +119,7 @@ class LayerTally:
 
 
 def _remove(operation: Operation) -> dict[str, Any]:
-    image = Image.objects.filter(pk=int(operation.target)).first()
+    image = Image.objects.filter(pk=int(operation.target), namespace=operation.namespace).first()
     if image is None:
         if operation.attempt > 1:
             return {}  # an attempt before this one had done it when its worker was lost
