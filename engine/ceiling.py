@@ -16,12 +16,13 @@ from pathlib import Path
 from engine.errors import EngineError, PolicyDenied
 
 _KEYS = {"publish_addresses", "publish_ports"}
+_FREE_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 @dataclass(frozen=True, slots=True)
 class Ceiling:
     """`publish_addresses`: host addresses ports may be published on; `publish_ports`: the lowest
-    and highest host port that may be asked for."""
+    and highest host port that may be published."""
 
     publish_addresses: tuple[IPv4Network, ...] = (IPv4Network("0.0.0.0/0"),)
     publish_ports: tuple[int, int] = (1, 65535)
@@ -52,8 +53,8 @@ class Ceiling:
             raise EngineError(f"{path} cannot be read: {error}", hint="see SECURITY.md") from error
 
     def check_ports(self, wanted: Iterable[tuple[str, int]]) -> None:
-        """`wanted`: (host address, host port; 0 for any). Raises PolicyDenied naming the first
-        that is beyond the ceiling."""
+        """`wanted`: (host address, host port; 0 for any the kernel finds free). Raises PolicyDenied
+        naming the first that is or may be beyond the ceiling."""
         low, high = self.publish_ports
         for address, port in wanted:
             if not any(_within(address, network) for network in self.publish_addresses):
@@ -62,7 +63,15 @@ class Ceiling:
                     hint="root's ceiling.json lists the addresses that may be used",
                     address=address,
                 )
-            if port and not low <= port <= high:
+            if not port:
+                first, last = map(int, _FREE_PORTS.read_text().split())
+                if first < low or high < last:
+                    raise PolicyDenied(
+                        "a free port may lie beyond what this machine allows",
+                        hint=f"choose one from {low} to {high}",
+                        port=port,
+                    )
+            elif not low <= port <= high:
                 raise PolicyDenied(
                     f"host port {port} may not be published on this machine",
                     hint=f"choose one from {low} to {high}",
