@@ -23,12 +23,13 @@ from engine.events import Kind
 from engine.models import Container, Image, Namespace, Network, Operation, Port
 from engine.network.spec import PortBinding
 from engine.oci.digest import Digest, chain_id
+from engine.runtime.signals import signal_number
 from engine.services import images, namespaces, operations
 from engine.services.names import random_name
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
+_HOSTNAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 _ENV = re.compile(r"[^=\0]+(=[^\0]*)?", re.DOTALL)
-_SIGNALS = re.compile(r"(SIG)?[A-Z]+[0-9+-]*|[0-9]{1,2}")
 Kinds = Operation.Kind
 
 
@@ -113,8 +114,7 @@ def container_stop(container: Container, actor: str, grace: int | None = None) -
 
 def container_kill(container: Container, actor: str, signal: str = "SIGKILL") -> Operation:
     _must_run(container)
-    if not _SIGNALS.fullmatch(signal):
-        raise InvalidInput(f"no such signal: {signal}", hint="like SIGTERM or 15", field="signal")
+    _check_signal(signal, "signal")
     return _submit(Kinds.CONTAINER_KILL, container, actor, signal=signal)
 
 
@@ -174,6 +174,13 @@ def _check_name(name: str) -> None:
         )
 
 
+def _check_signal(text: str, field: str) -> None:
+    try:
+        signal_number(text)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, hint=error.hint, field=field) from error
+
+
 def _name_taken(name: str) -> NameTaken:
     return NameTaken(
         f"the name {name} is in use by another container",
@@ -185,17 +192,14 @@ def _name_taken(name: str) -> NameTaken:
 
 def _create(namespace: Namespace, request: ContainerRequest) -> Container:
     """All checks, then the rows. Runs inside the caller's transaction."""
+    namespaces.lock(namespace)
     image = images.find_image(namespace, request.image)
     if request.name:
         _check_name(request.name)
         if Container.objects.for_namespace(namespace).filter(name=request.name).exists():
             raise _name_taken(request.name)
     name = request.name or _free_name(namespace)
-    for entry in request.env:
-        if not _ENV.fullmatch(entry):
-            raise InvalidInput(
-                f"not an environment entry: {entry}", hint="write it KEY=value", field="env"
-            )
+    _check_texts(request)
     if request.ports and request.network == "none":
         raise InvalidInput(
             "ports cannot be published without a network",
@@ -208,9 +212,11 @@ def _create(namespace: Namespace, request: ContainerRequest) -> Container:
     asked = [(p.host_ip, p.host_port, p.protocol) for p in request.ports if p.host_port]
     if len(set(asked)) != len(asked):
         raise InvalidInput("a host port is given twice", hint="publish it once", field="ports")
+    config = image.config.get("config") or {}
+    stop_signal = request.stop_signal or config.get("StopSignal") or "SIGTERM"
+    _check_signal(stop_signal, "stop_signal")
     uid = secrets.token_hex(32)
     network = _network(namespace, request.network)
-    config = image.config.get("config") or {}
     entrypoint, command = _process(config, request)
     container_settings = ContainerSettings(
         id=uid,
@@ -228,7 +234,7 @@ def _create(namespace: Namespace, request: ContainerRequest) -> Container:
         tty=request.tty,
         open_stdin=request.open_stdin,
         stdin_once=False,
-        stop_signal=request.stop_signal or config.get("StopSignal") or "SIGTERM",
+        stop_signal=stop_signal,
         labels={**(config.get("Labels") or {}), **request.labels},
         auto_remove=request.auto_remove,
         exposed_ports=tuple(config.get("ExposedPorts") or ()),
@@ -259,6 +265,34 @@ def _create(namespace: Namespace, request: ContainerRequest) -> Container:
     )
     publish.changed(namespace.pk, Kind.CONTAINER, container.pk)
     return container
+
+
+def _check_texts(request: ContainerRequest) -> None:
+    for entry in request.env:
+        if not _ENV.fullmatch(entry):
+            raise InvalidInput(
+                f"not an environment entry: {entry}", hint="write it KEY=value", field="env"
+            )
+    for name, words in (
+        ("command", request.command),
+        ("entrypoint", request.entrypoint or ()),
+        ("working_dir", (request.working_dir,)),
+        ("user", (request.user,)),
+    ):
+        if any("\0" in word for word in words):
+            raise InvalidInput(f"a zero byte in the {name}", hint="take it out", field=name)
+    if request.working_dir and not request.working_dir.startswith("/"):
+        raise InvalidInput(
+            f"the working directory is not absolute: {request.working_dir}",
+            hint="write the whole path, beginning with /",
+            field="working_dir",
+        )
+    if request.hostname and not _HOSTNAME.fullmatch(request.hostname):
+        raise InvalidInput(
+            f"not a host name: {request.hostname}",
+            hint="letters, digits, _ . and -, beginning with a letter or digit, at most 64",
+            field="hostname",
+        )
 
 
 def _process(
@@ -298,7 +332,13 @@ def _network(namespace: Namespace, name: str) -> Network | None:
         return namespaces.network_default(namespace)
     found = Network.objects.filter(namespace=namespace, name=name).first()
     if found is None:
-        raise NotFound(f"no such network: {name}", kind="network", name=name, field="network")
+        raise NotFound(
+            f"no such network: {name}",
+            hint="choose bridge, none or a network of this team",
+            kind="network",
+            name=name,
+            field="network",
+        )
     return found
 
 

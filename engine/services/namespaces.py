@@ -28,29 +28,42 @@ def namespace_create(name: str) -> Namespace:
 def lock(namespace: Namespace) -> None:
     """Until the transaction ends nobody else makes anything in it that has a name or a number of
     its own there. (SQLite has one writer at a time anyway.)"""
-    Namespace.objects.select_for_update().get(pk=namespace.pk)
+    Namespace.objects.select_for_update(no_key=True).get(pk=namespace.pk)
 
 
 def network_default(namespace: Namespace) -> Network:
     """The namespace's bridge network, made at its first use from the home's address pool."""
     found = Network.objects.filter(namespace=namespace, name=DEFAULT_NETWORK).first()
-    return found or network_create(namespace, DEFAULT_NETWORK)
+    if found is None:
+        with transaction.atomic():
+            lock(namespace)
+            found = Network.objects.filter(namespace=namespace, name=DEFAULT_NETWORK).first()
+            found = found or network_create(namespace, DEFAULT_NETWORK)
+    return found
 
 
 def network_create(namespace: Namespace, name: str) -> Network:
-    """A row only; the bridge itself appears when a container first starts on it."""
+    """A row only; the bridge itself appears when a container first starts on it.
+
+    Two at once may choose the same subnet; the constraint lets one win, the other looks again.
+    """
     config = settings.ENGINE
-    with transaction.atomic():
+    while True:
         taken = [IPv4Network(subnet) for subnet in Network.objects.values_list("subnet", flat=True)]
         subnet = next_subnet(config.address_pool, taken)
         index = (int(subnet.network_address) - int(config.address_pool.network_address)) >> 8
-        return Network.objects.create(
-            namespace=namespace,
-            name=name,
-            subnet=str(subnet),
-            gateway=str(subnet.network_address + 1),
-            bridge=f"{config.bridge_prefix}{index:x}",
-        )
+        try:
+            with transaction.atomic():
+                return Network.objects.create(
+                    namespace=namespace,
+                    name=name,
+                    subnet=str(subnet),
+                    gateway=str(subnet.network_address + 1),
+                    bridge=f"{config.bridge_prefix}{index:x}",
+                )
+        except IntegrityError:
+            if Network.objects.filter(namespace=namespace, name=name).exists():
+                raise
 
 
 def address_take(

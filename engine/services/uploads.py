@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 from django.conf import settings
 from django.db import transaction
+from django.utils import timezone
 
-from engine.errors import Conflict, InvalidInput, NoSpace
+from engine.errors import Conflict, EngineError, InvalidInput, NoSpace
 from engine.models import Namespace, Upload
 
 MAX_PIECE = 8 * 1024 * 1024
@@ -25,6 +27,8 @@ def upload_create(namespace: Namespace, user_id: int, filename: str, size: int |
 
     Raises InvalidInput for what is neither a tar (also .gz, .xz, .zst, .bz2) nor a zip."""
     name = filename.lower()
+    if "\0" in name:
+        raise InvalidInput("a file's name has no NUL", field="upload")
     if name.endswith(".zip"):
         kind = Upload.Format.ZIP
     elif ".tar" in name or name.endswith((".tgz", ".txz", ".tbz2", ".tzst")):
@@ -49,7 +53,8 @@ def upload_create(namespace: Namespace, user_id: int, filename: str, size: int |
 def upload_append(upload: Upload, offset: int, data: bytes) -> int:
     """Write one piece at `offset` and return the next. A piece sent again is harmless.
 
-    Raises Conflict (context: `offset`, where to go on) when a piece is missing before it."""
+    Raises Conflict (context: `offset`, where to go on) when a piece is missing before it, NoSpace,
+    InvalidInput."""
     if len(data) > MAX_PIECE:
         raise InvalidInput("a piece is at most 8 MiB", field="upload")
     with transaction.atomic():
@@ -73,13 +78,18 @@ def upload_append(upload: Upload, offset: int, data: bytes) -> int:
         finally:
             os.close(descriptor)
     except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise EngineError(f"cannot write {path}: {error.strerror}", path=str(path)) from error
         raise NoSpace(
             f"the piece at {offset} could not be written: {error.strerror}",
             hint="make room on the disk, then go on: what has arrived is kept",
         ) from error
-    if end > received:
-        Upload.objects.filter(pk=upload.pk, received__lt=end).update(received=end)
-    return max(end, received)
+    # A piece that is sent again counts too: whoever sends is still there.
+    received = max(end, received)
+    Upload.objects.filter(pk=upload.pk, received__lte=received).update(
+        received=received, updated_at=timezone.now()
+    )
+    return received
 
 
 def upload_finish(upload: Upload) -> Upload:
