@@ -42,6 +42,11 @@ def code_check(code: str) -> bool:
     return bool(took) and SetupCode.objects.filter(code_sha256=_digest(code)).exists()
 
 
+def code_take(code: str) -> bool:
+    """True for the one caller that takes the code out of use."""
+    return SetupCode.objects.filter(code_sha256=_digest(code)).delete()[0] > 0
+
+
 def _digest(code: str) -> str:
     plain = code.upper().replace("-", "").replace(" ", "")
     return hashlib.sha256(plain.encode()).hexdigest()

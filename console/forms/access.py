@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from console.forms.base import Form, mono
 from console.models import SetupCode, Team, User
-from console.setup_code import code_check, setup_is_open
+from console.setup_code import code_check, code_take, setup_is_open
 from engine.services.namespaces import namespace_create
 
 
@@ -39,6 +39,10 @@ class SignInForm(AuthenticationForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, label_suffix="", **kwargs)
         self.use_required_attribute = False
+
+
+class SetupClosed(Exception):
+    """The first administrator exists already."""
 
 
 class SetupForm(Form):
@@ -99,14 +103,16 @@ class SetupForm(Form):
         )
 
     def save(self) -> tuple[User, Team]:
-        """The administrator, and the home's team under its new name."""
+        """The administrator, and the home's team under its new name.
+
+        Raises SetupClosed when somebody else was faster."""
         with transaction.atomic():
-            if not setup_is_open():
-                raise ValidationError(_("Somebody finished the set-up meanwhile. Sign in."))
+            # Taking the code away is what only one can do.
+            if not code_take(self.cleaned_data["code"]) or not setup_is_open():
+                raise SetupClosed
             user = User.objects.create_superuser(
                 self.cleaned_data["username"], password=self.cleaned_data["password"]
             )
-            SetupCode.objects.all().delete()
             return user, self._team(self.cleaned_data["team"])
 
     @staticmethod

@@ -12,10 +12,11 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonRespons
 from django.shortcuts import redirect, render
 from django.utils import translation
 from django.utils.decorators import method_decorator
+from django.utils.translation import gettext
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django.views.i18n import JavaScriptCatalog, set_language
 
-from console.forms.access import SetupForm, SignInForm
+from console.forms.access import SetupClosed, SetupForm, SignInForm
 from console.models import Team
 from console.permissions import Permission, may, requires
 from console.setup_code import setup_is_open
@@ -40,9 +41,13 @@ def setup(request: HttpRequest) -> HttpResponse:
         return redirect("home" if request.user.is_authenticated else "sign-in")
     form = SetupForm(request.POST or None, initial={"team": _team_name()})
     if request.method == "POST" and form.is_valid():
-        user, team = form.save()
-        login(request, user)
-        return redirect("dashboard", team=team.slug)
+        try:
+            user, team = form.save()
+        except SetupClosed:
+            form.add_error(None, gettext("Somebody finished the set-up meanwhile. Sign in."))
+        else:
+            login(request, user)
+            return redirect("dashboard", team=team.slug)
     status = 422 if form.is_bound else 200
     return render(request, "access/setup.html", {"form": form}, status=status)
 

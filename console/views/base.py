@@ -30,7 +30,7 @@ from django_htmx.middleware import HtmxDetails
 from console.messages import explain
 from console.models import Team, User
 from console.permissions import Permission, may
-from engine.errors import NotFound, QuaysideError
+from engine.errors import InvalidInput, NotFound, QuaysideError
 from engine.events import Kind
 
 PAGE_SIZE = 100
@@ -57,7 +57,8 @@ def team_view(
 ) -> Callable[[Callable[..., HttpResponseBase]], Callable[..., HttpResponseBase]]:
     """Declare a view under /t/TEAM/: its permission and its methods.
 
-    NotFound that the view lets through becomes the 404 page with its sentence."""
+    NotFound that the view lets through becomes the 404 page with its sentence; so does InvalidInput,
+    which is a name in the address that cannot be one."""
     allowed = tuple(methods)
 
     def declare(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
@@ -65,6 +66,8 @@ def team_view(
         def inner(request: TeamRequest, team: str, **kwargs: Any) -> HttpResponseBase:
             if request.method not in allowed:
                 return HttpResponseNotAllowed(allowed)
+            if "\0" in request.path_info or "%00" in request.META.get("QUERY_STRING", ""):
+                raise Http404  # nothing here has a NUL in its name, and PostgreSQL fails at one
             found = Team.objects.select_related("namespace").filter(slug=team).first()
             if found is None:
                 raise Http404
@@ -73,7 +76,7 @@ def team_view(
             request.team = found
             try:
                 return view(request, **kwargs)
-            except NotFound as error:
+            except (NotFound, InvalidInput) as error:
                 return render(request, "404.html", {"explanation": explain(error)}, status=404)
 
         inner.permission = permission  # type: ignore[attr-defined]
@@ -98,7 +101,12 @@ def query_without(request: HttpRequest, *names: str) -> str:
 
 def ids_of(request: HttpRequest) -> list[int]:
     """`?ids=1,2,3`: the rows a browser shows and wants again; at most a few hundred."""
-    return [int(part) for part in request.GET.get("ids", "").split(",")[:300] if part.isdecimal()]
+    return keys_of(request.GET.get("ids", "").split(",")[:300])
+
+
+def keys_of(texts: Iterable[str]) -> list[int]:
+    """Those that can be a row's key; databases fail at larger numbers."""
+    return [int(text) for text in texts if text.isdecimal() and len(text) <= 18]
 
 
 def act(

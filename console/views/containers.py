@@ -18,6 +18,7 @@ from console.views.base import (
     TeamRequest,
     actor_of,
     ids_of,
+    keys_of,
     page_of,
     query_without,
     team_view,
@@ -110,8 +111,9 @@ def container_remove(request: TeamRequest) -> HttpResponse:
 
 
 def _chosen(request: TeamRequest, ids: list[str]) -> list[Container]:
-    numbers = [int(id) for id in ids[:500] if id.isdecimal()]
-    found = Container.objects.for_namespace(request.team.namespace).filter(pk__in=numbers)
+    found = Container.objects.for_namespace(request.team.namespace).filter(
+        pk__in=keys_of(ids[:500])
+    )
     return list(found.select_related("namespace").order_by("name"))
 
 
