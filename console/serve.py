@@ -105,7 +105,7 @@ class Launcher:
             group=self._user.pw_gid if other else None,
             extra_groups=[] if other else None,
             umask=0o027,
-            env={**os.environ, "HOME": "/", "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**_environment(), "HOME": "/", "PYTHONDONTWRITEBYTECODE": "1"},
         )
         self._children[child.pid] = child
 
@@ -120,6 +120,15 @@ class Launcher:
         for child in self._children.values():
             logger.warning("web process %d does not stop, killing it", child.pid)
             child.kill()
+
+
+def _environment() -> dict[str, str]:
+    """What a web process needs not have it does not get: the administrator's password."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("DJANGO_SUPERUSER_")
+    }
 
 
 def serve_inherited(descriptor: int) -> None:

@@ -166,6 +166,8 @@ CELERY_TASK_ROUTES = {
     "engine.tasks.image_operation": {"queue": "images"},
 }
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+# Whoever reaches Redis could otherwise end workers, or make them serve other queues.
+CELERY_WORKER_ENABLE_REMOTE_CONTROL = False
 
 SESSION_COOKIE_NAME = f"quayside_session_{ENGINE.instance}"
 SESSION_COOKIE_HTTPONLY = True

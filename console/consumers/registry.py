@@ -89,7 +89,11 @@ class Registry:
     async def _finish(
         self, sockets: Iterable[SocketConsumer], code: int, reason: str, *, again: bool = False
     ) -> None:
-        await asyncio.gather(*(socket.finish(code, reason, again=again) for socket in sockets))
+        """One that fails to close must not keep the sweep from the others."""
+        closing = [socket.finish(code, reason, again=again) for socket in sockets]
+        for result in await asyncio.gather(*closing, return_exceptions=True):
+            if isinstance(result, Exception):
+                logger.error("a socket did not close", exc_info=result)
 
 
 def _standing(user_ids: set[int], keys: set[str]) -> tuple[dict[int, int], set[str]]:

@@ -19,6 +19,7 @@ from django.core.management.base import BaseCommand, CommandError
 from console.models import Team, User
 from console.setup_code import code_make, setup_is_open
 from engine.models import Build, Container, Namespace, Operation
+from engine.services import containers as service
 from engine.services import sample
 from engine.services.namespaces import namespace_create
 
@@ -83,7 +84,10 @@ class Command(BaseCommand):
                 published = container.ports.get().published_port
                 self.stdout.write(f"  The sample runs at http://127.0.0.1:{published}/\n")
                 return
-            Container.objects.filter(pk=container.pk).update(name=f"{sample.NAME}-{port}")
+            if port:
+                # It is taken; this one goes out of the way of the next, whose name it has.
+                service.container_rename(container, f"{sample.NAME}-{port}", sample.ACTOR)
+                service.container_remove(container, sample.ACTOR)
 
     def _built(self, build: Build) -> bool:
         while build.is_open:
