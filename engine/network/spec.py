@@ -94,11 +94,7 @@ class Attachment:
                 f"address {self.address} cannot be used in {self.network.subnet}", field="address"
             )
         for name in self.names:
-            _require(
-                len(name) <= 253 and all(_LABEL.fullmatch(part) for part in name.split(".")),
-                "name to resolve",
-                name,
-            )
+            _require(is_resolvable(name), "name to resolve", name)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -169,6 +165,11 @@ class PublishedPort:
             container_port=int(data["container_port"]),
             protocol=data["protocol"],
         )
+
+
+def is_resolvable(name: str) -> bool:
+    """Whether it is labels of at most 63 letters, digits, _ and inner - with dots between."""
+    return len(name) <= 253 and all(_LABEL.fullmatch(part) for part in name.split("."))
 
 
 def check_id(kind: str, value: str) -> str:

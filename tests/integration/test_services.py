@@ -5,19 +5,23 @@ Operations run in this process, as the worker would run them; the supervisor is 
 
 from __future__ import annotations
 
+from datetime import timedelta
 from urllib.request import urlopen
 
 import pytest
 from django.conf import settings
+from django.contrib.sessions.models import Session
+from django.utils import timezone
 
 from engine.containers.layout import ContainerDir
-from engine.errors import NotFound, WrongState
-from engine.models import Container, Namespace
+from engine.errors import InvalidInput, NotFound, WrongState
+from engine.models import Container, Namespace, Operation, Upload
 from engine.network.spec import PortBinding
-from engine.services import containers
+from engine.services import builds, containers, images
+from engine.services.uploads import upload_path
 from engine.services.work.host import host
-from engine.services.work.reconcile import reconcile
-from tests.services_home import ACTOR, answer, done, ended, eventually, log_of, run
+from engine.services.work.reconcile import reconcile, tidy
+from tests.services_home import ACTOR, answer, done, ended, eventually, failed, log_of, run, upload
 from tests.site import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -107,3 +111,69 @@ def test_restart_rename_and_removal(node: Namespace) -> None:
     done(containers.container_remove(container, ACTOR, force=True))
     assert not Container.objects.filter(pk=container.pk).exists()
     assert reconcile() == []
+
+
+def test_a_restart_is_not_the_end_that_rm_waits_for(node: Namespace) -> None:
+    container = run(node, "sleep", "300", auto_remove=True, stop_signal="SIGKILL")
+    done(containers.container_restart(container, ACTOR))
+    container.refresh_from_db()
+    assert (container.generation, container.state) == (2, "running")
+    done(containers.container_stop(container, ACTOR))
+    eventually(lambda: not Container.objects.filter(pk=container.pk).exists())
+
+
+@pytest.mark.parametrize("name", ["web-", "a..b", "w" * 64])
+def test_a_name_that_does_not_resolve_is_a_name_all_the_same(node: Namespace, name: str) -> None:
+    container = run(node, "sleep", "300", name=name, stop_signal="SIGKILL")
+    assert container.state == "running"
+
+
+def test_a_stop_signal_that_is_none_is_told_at_once(node: Namespace) -> None:
+    """Also the image's: a container that cannot be stopped would come of it."""
+    with pytest.raises(InvalidInput, match="no such signal: SIGFOO") as error:
+        run(node, "true", stop_signal="SIGFOO")
+    assert error.value.context["field"] == "stop_signal"
+    image = images.find_image(node, "node")
+    image.config["config"]["StopSignal"] = "SIGBAR"
+    image.save()
+    with pytest.raises(InvalidInput, match="SIGBAR"):
+        run(node, "true")
+    image.config["config"].pop("StopSignal")
+    image.save()
+
+
+def test_why_a_creation_failed_shows_with_the_container(node: Namespace) -> None:
+    request = containers.ContainerRequest(image="node", command=("true",))
+    container, operation = containers.container_create(node, request, ACTOR)
+    Container.objects.update(settings={**container.settings, "chain": "sha256:" + "0" * 64})
+    assert failed(operation)["id"] == "not-found"
+    container.refresh_from_db()
+    assert container.error == operation.error
+    container.delete()
+
+
+def test_a_build_without_an_open_operation_has_ended(node: Namespace) -> None:
+    """Its operation failed before the build began: the row must not wait for ever."""
+    build, operation = builds.build_create(node, actor=ACTOR, dockerfile="FROM scratch\n")
+    assert reconcile() == []
+    Operation.objects.filter(pk=operation.pk).update(state=Operation.State.FAILED, error=None)
+    assert reconcile() == [f"build #{build.number} had lost its worker"]
+    build.refresh_from_db()
+    assert build.state == "failed"
+    operation.refresh_from_db()
+    operation.delete()
+
+
+def test_tidying_leaves_what_a_build_waits_for(namespace: Namespace) -> None:
+    kept, dropped = (upload(namespace, {"Dockerfile": "FROM scratch\n"}) for _ in range(2))
+    build, operation = builds.build_create(namespace, actor=ACTOR, upload=kept)
+    old = timezone.now() - timedelta(days=2)
+    Upload.objects.update(updated_at=old)
+    Session.objects.create(session_key="old", session_data="", expire_date=old)
+    tidy()
+    assert list(Upload.objects.all()) == [kept]
+    assert not upload_path(dropped).exists()
+    assert not Session.objects.exists()
+    done(operation)
+    build.refresh_from_db()
+    assert build.state == "done", build.error

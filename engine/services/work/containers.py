@@ -31,7 +31,7 @@ from engine.errors import (
 )
 from engine.events import Kind
 from engine.models import Container, Endpoint, Network, Operation, Port
-from engine.network.spec import Attachment, NetworkSpec, PublishedPort
+from engine.network.spec import Attachment, NetworkSpec, PublishedPort, is_resolvable
 from engine.runtime.signals import signal_number
 from engine.services.work.host import host
 
@@ -161,10 +161,16 @@ def _attachments(container: Container) -> list[Attachment]:
             network=network_spec(endpoint.network),
             address=IPv4Address(endpoint.address),
             mac=endpoint.mac,
-            names=(container.name, *endpoint.names, container.short_id),
+            names=(*_resolvable(container.name), *endpoint.names, container.short_id),
         )
         for endpoint in Endpoint.objects.select_related("network").filter(container=container)
     ]
+
+
+def _resolvable(name: str) -> tuple[str, ...]:
+    """A container may be called what no resolver asks for (`web-`, 64 letters): as Docker, it then
+    goes without."""
+    return (name,) if is_resolvable(name) else ()
 
 
 def network_spec(network: Network) -> NetworkSpec:

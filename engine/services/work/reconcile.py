@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
+from django.contrib.sessions.models import Session
 from django.utils import timezone
 
 from engine.containers.layout import ContainerDir
@@ -203,13 +204,16 @@ def mend_names() -> list[str]:
 
 
 def tidy() -> list[str]:
-    """Now and then: what has no further use. Blobs and layers, old contexts, uploads, tickets."""
+    """Now and then: what has no further use. Blobs and layers, old contexts, uploads, tickets,
+    sessions nobody signed out of."""
     now = timezone.now()
     StreamTicket.objects.filter(expires_at__lt=now - timedelta(minutes=5)).delete()
     Operation.objects.filter(finished_at__lt=now - _OPERATION_AGE).delete()
     BuildCacheEntry.objects.filter(used_at__lt=now - _CACHE_AGE).delete()
     changed = []
-    for upload in Upload.objects.filter(updated_at__lt=now - _UPLOAD_AGE):
+    Session.objects.filter(expire_date__lt=now).delete()
+    waiting = Build.objects.open().exclude(upload=None).values("upload")
+    for upload in Upload.objects.filter(updated_at__lt=now - _UPLOAD_AGE).exclude(pk__in=waiting):
         uploads.upload_path(upload).unlink(missing_ok=True)
         upload.delete()
         changed.append(f"upload {upload.filename} dropped")
