@@ -46,7 +46,10 @@ def test_the_engine_s_processes_have_the_host(services: dict[str, Any], name: st
     assert service["privileged"] is True
     assert service["network_mode"] == "host"
     assert service["pid"] == "host"
-    assert any(volume.startswith("/var/lib/quayside:/var/lib/quayside:rshared") for volume in service["volumes"])
+    assert any(
+        volume.startswith("/var/lib/quayside:/var/lib/quayside:rshared")
+        for volume in service["volumes"]
+    )
 
 
 def test_every_setting_of_the_file_is_one_quayside_reads(services: dict[str, Any]) -> None:
@@ -59,7 +62,12 @@ def test_every_setting_of_the_file_is_one_quayside_reads(services: dict[str, Any
 def test_no_password_no_start() -> None:
     environment = {k: v for k, v in os.environ.items() if k != "POSTGRES_PASSWORD"}
     done = subprocess.run(
-        ["docker-compose", "config"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        ["docker-compose", "config"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode != 0
     assert "POSTGRES_PASSWORD" in done.stderr
