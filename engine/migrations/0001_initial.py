@@ -6,289 +6,671 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Namespace',
+            name="Namespace",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.SlugField(max_length=40, unique=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.SlugField(max_length=40, unique=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Node',
+            name="Node",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.SlugField(default='local', max_length=40, unique=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.SlugField(default="local", max_length=40, unique=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
             ],
         ),
         migrations.CreateModel(
-            name='StreamTicket',
+            name="StreamTicket",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('token_sha256', models.CharField(max_length=64, unique=True)),
-                ('user_id', models.BigIntegerField()),
-                ('session_sha256', models.CharField(max_length=64)),
-                ('action', models.CharField(choices=[('logs', 'Logs'), ('build', 'Build'), ('terminal', 'Terminal')], max_length=10)),
-                ('target', models.CharField(help_text='container uid, build id or session id', max_length=100)),
-                ('expires_at', models.DateTimeField()),
-                ('used_at', models.DateTimeField(null=True)),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("token_sha256", models.CharField(max_length=64, unique=True)),
+                ("user_id", models.BigIntegerField()),
+                ("session_sha256", models.CharField(max_length=64)),
+                (
+                    "action",
+                    models.CharField(
+                        choices=[("logs", "Logs"), ("build", "Build"), ("terminal", "Terminal")],
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "target",
+                    models.CharField(
+                        help_text="container uid, build id or session id", max_length=100
+                    ),
+                ),
+                ("expires_at", models.DateTimeField()),
+                ("used_at", models.DateTimeField(null=True)),
             ],
         ),
         migrations.CreateModel(
-            name='Image',
+            name="Image",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('digest', models.CharField(max_length=71)),
-                ('manifest_digest', models.CharField(max_length=71)),
-                ('size', models.BigIntegerField(help_text='bytes of all layers, unpacked where known')),
-                ('os', models.CharField(default='linux', max_length=20)),
-                ('architecture', models.CharField(max_length=20)),
-                ('config', models.JSONField(help_text='the OCI image config, whole')),
-                ('layers', models.JSONField(help_text='[{digest, diff_id, size, media_type}] from the bottom up')),
-                ('created_at', models.DateTimeField(help_text='when it was made, by its config')),
-                ('added_at', models.DateTimeField(auto_now_add=True)),
-                ('namespace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='images', to='engine.namespace')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("digest", models.CharField(max_length=71)),
+                ("manifest_digest", models.CharField(max_length=71)),
+                (
+                    "size",
+                    models.BigIntegerField(help_text="bytes of all layers, unpacked where known"),
+                ),
+                ("os", models.CharField(default="linux", max_length=20)),
+                ("architecture", models.CharField(max_length=20)),
+                ("config", models.JSONField(help_text="the OCI image config, whole")),
+                (
+                    "layers",
+                    models.JSONField(
+                        help_text="[{digest, diff_id, size, media_type}] from the bottom up"
+                    ),
+                ),
+                ("created_at", models.DateTimeField(help_text="when it was made, by its config")),
+                ("added_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "namespace",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="images",
+                        to="engine.namespace",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Container',
+            name="Container",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('uid', models.CharField(help_text="64 hex digits: Docker's id", max_length=64, unique=True)),
-                ('name', models.CharField(max_length=128)),
-                ('image_name', models.CharField(help_text='as it was asked for', max_length=512)),
-                ('settings', models.JSONField(help_text='engine.containers.ContainerSettings as JSON')),
-                ('state', models.CharField(choices=[('created', 'Created'), ('running', 'Running'), ('paused', 'Paused'), ('restarting', 'Restarting'), ('removing', 'Removing'), ('exited', 'Exited'), ('dead', 'Dead')], default='created', max_length=12)),
-                ('generation', models.PositiveIntegerField(default=0)),
-                ('pid', models.PositiveIntegerField(null=True)),
-                ('exit_code', models.IntegerField(null=True)),
-                ('error', models.JSONField(help_text='why the last start failed or the container died', null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('image', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='containers', to='engine.image')),
-                ('namespace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='containers', to='engine.namespace')),
-                ('node', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='containers', to='engine.node')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "uid",
+                    models.CharField(
+                        help_text="64 hex digits: Docker's id", max_length=64, unique=True
+                    ),
+                ),
+                ("name", models.CharField(max_length=128)),
+                ("image_name", models.CharField(help_text="as it was asked for", max_length=512)),
+                (
+                    "settings",
+                    models.JSONField(help_text="engine.containers.ContainerSettings as JSON"),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("created", "Created"),
+                            ("running", "Running"),
+                            ("paused", "Paused"),
+                            ("restarting", "Restarting"),
+                            ("removing", "Removing"),
+                            ("exited", "Exited"),
+                            ("dead", "Dead"),
+                        ],
+                        default="created",
+                        max_length=12,
+                    ),
+                ),
+                ("generation", models.PositiveIntegerField(default=0)),
+                ("pid", models.PositiveIntegerField(null=True)),
+                ("exit_code", models.IntegerField(null=True)),
+                (
+                    "error",
+                    models.JSONField(
+                        help_text="why the last start failed or the container died", null=True
+                    ),
+                ),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "image",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="containers",
+                        to="engine.image",
+                    ),
+                ),
+                (
+                    "namespace",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="containers",
+                        to="engine.namespace",
+                    ),
+                ),
+                (
+                    "node",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="containers",
+                        to="engine.node",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='BuildCacheEntry',
+            name="BuildCacheEntry",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('key', models.CharField(max_length=71)),
-                ('position', models.CharField(blank=True, max_length=600)),
-                ('entry', models.JSONField(help_text='engine.build.cache.CacheEntry as JSON')),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('used_at', models.DateTimeField(auto_now=True)),
-                ('namespace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='cache', to='engine.namespace')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("key", models.CharField(max_length=71)),
+                ("position", models.CharField(blank=True, max_length=600)),
+                ("entry", models.JSONField(help_text="engine.build.cache.CacheEntry as JSON")),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("used_at", models.DateTimeField(auto_now=True)),
+                (
+                    "namespace",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="cache",
+                        to="engine.namespace",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Network',
+            name="Network",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=63)),
-                ('subnet', models.CharField(max_length=18, unique=True)),
-                ('gateway', models.GenericIPAddressField(protocol='IPv4')),
-                ('bridge', models.CharField(max_length=15, unique=True)),
-                ('internal', models.BooleanField(default=False)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('namespace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='networks', to='engine.namespace')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("name", models.CharField(max_length=63)),
+                ("subnet", models.CharField(max_length=18, unique=True)),
+                ("gateway", models.GenericIPAddressField(protocol="IPv4")),
+                ("bridge", models.CharField(max_length=15, unique=True)),
+                ("internal", models.BooleanField(default=False)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                (
+                    "namespace",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="networks",
+                        to="engine.namespace",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Endpoint',
+            name="Endpoint",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('owner', models.CharField(blank=True, max_length=40)),
-                ('address', models.GenericIPAddressField(protocol='IPv4')),
-                ('mac', models.CharField(max_length=17)),
-                ('names', models.JSONField(default=list)),
-                ('container', models.ForeignKey(null=True, on_delete=django.db.models.deletion.CASCADE, related_name='endpoints', to='engine.container')),
-                ('network', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='endpoints', to='engine.network')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("owner", models.CharField(blank=True, max_length=40)),
+                ("address", models.GenericIPAddressField(protocol="IPv4")),
+                ("mac", models.CharField(max_length=17)),
+                ("names", models.JSONField(default=list)),
+                (
+                    "container",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="endpoints",
+                        to="engine.container",
+                    ),
+                ),
+                (
+                    "network",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="endpoints",
+                        to="engine.network",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Operation',
+            name="Operation",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('kind', models.CharField(choices=[('container.create', 'Container Create'), ('container.start', 'Container Start'), ('container.stop', 'Container Stop'), ('container.kill', 'Container Kill'), ('container.restart', 'Container Restart'), ('container.remove', 'Container Remove'), ('build.run', 'Build Run'), ('image.pull', 'Image Pull'), ('image.remove', 'Image Remove')], max_length=32)),
-                ('state', models.CharField(choices=[('queued', 'Queued'), ('running', 'Running'), ('done', 'Done'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], default='queued', max_length=12)),
-                ('actor', models.CharField(blank=True, help_text='user:ID, local:NAME or system', max_length=200)),
-                ('target', models.CharField(blank=True, help_text='primary key of what it is on', max_length=100)),
-                ('args', models.JSONField(default=dict)),
-                ('progress', models.JSONField(default=dict)),
-                ('result', models.JSONField(default=dict)),
-                ('error', models.JSONField(null=True)),
-                ('attempt', models.PositiveIntegerField(default=0)),
-                ('owner', models.CharField(blank=True, help_text='node:pid:start time of the worker', max_length=100)),
-                ('lease_until', models.DateTimeField(null=True)),
-                ('cancel_requested', models.BooleanField(default=False)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('namespace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='operations', to='engine.namespace')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("container.create", "Container Create"),
+                            ("container.start", "Container Start"),
+                            ("container.stop", "Container Stop"),
+                            ("container.kill", "Container Kill"),
+                            ("container.restart", "Container Restart"),
+                            ("container.remove", "Container Remove"),
+                            ("build.run", "Build Run"),
+                            ("image.pull", "Image Pull"),
+                            ("image.remove", "Image Remove"),
+                        ],
+                        max_length=32,
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("queued", "Queued"),
+                            ("running", "Running"),
+                            ("done", "Done"),
+                            ("failed", "Failed"),
+                            ("cancelled", "Cancelled"),
+                        ],
+                        default="queued",
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "actor",
+                    models.CharField(
+                        blank=True, help_text="user:ID, local:NAME or system", max_length=200
+                    ),
+                ),
+                (
+                    "target",
+                    models.CharField(
+                        blank=True, help_text="primary key of what it is on", max_length=100
+                    ),
+                ),
+                ("args", models.JSONField(default=dict)),
+                ("progress", models.JSONField(default=dict)),
+                ("result", models.JSONField(default=dict)),
+                ("error", models.JSONField(null=True)),
+                ("attempt", models.PositiveIntegerField(default=0)),
+                (
+                    "owner",
+                    models.CharField(
+                        blank=True, help_text="node:pid:start time of the worker", max_length=100
+                    ),
+                ),
+                ("lease_until", models.DateTimeField(null=True)),
+                ("cancel_requested", models.BooleanField(default=False)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "namespace",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="operations",
+                        to="engine.namespace",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Port',
+            name="Port",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('container_port', models.PositiveIntegerField()),
-                ('protocol', models.CharField(default='tcp', max_length=3)),
-                ('host_ip', models.GenericIPAddressField(default='0.0.0.0', protocol='IPv4')),
-                ('host_port', models.PositiveIntegerField(default=0)),
-                ('published_port', models.PositiveIntegerField(null=True)),
-                ('container', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='ports', to='engine.container')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("container_port", models.PositiveIntegerField()),
+                ("protocol", models.CharField(default="tcp", max_length=3)),
+                ("host_ip", models.GenericIPAddressField(default="0.0.0.0", protocol="IPv4")),
+                ("host_port", models.PositiveIntegerField(default=0)),
+                ("published_port", models.PositiveIntegerField(null=True)),
+                (
+                    "container",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="ports",
+                        to="engine.container",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['container_port', 'protocol', 'host_port'],
+                "ordering": ["container_port", "protocol", "host_port"],
             },
         ),
         migrations.CreateModel(
-            name='Tag',
+            name="Tag",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('repository', models.CharField(max_length=255)),
-                ('tag', models.CharField(max_length=128)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('image', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='tags', to='engine.image')),
-                ('namespace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='tags', to='engine.namespace')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("repository", models.CharField(max_length=255)),
+                ("tag", models.CharField(max_length=128)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "image",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="tags",
+                        to="engine.image",
+                    ),
+                ),
+                (
+                    "namespace",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="tags",
+                        to="engine.namespace",
+                    ),
+                ),
             ],
             options={
-                'ordering': ['repository', 'tag'],
+                "ordering": ["repository", "tag"],
             },
         ),
         migrations.CreateModel(
-            name='TerminalSession',
+            name="TerminalSession",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('kind', models.CharField(choices=[('attach', 'Attach'), ('exec', 'Exec')], max_length=6)),
-                ('generation', models.PositiveIntegerField(help_text="the container's when the session began")),
-                ('argv', models.JSONField(default=list, help_text='exec only; empty: the best shell there is')),
-                ('user', models.CharField(blank=True, help_text='exec only: as whom', max_length=100)),
-                ('tty', models.BooleanField(default=True)),
-                ('state', models.CharField(choices=[('new', 'New'), ('open', 'Open'), ('ended', 'Ended')], default='new', max_length=6)),
-                ('owner_id', models.BigIntegerField(help_text='the user who opened it')),
-                ('exit_code', models.IntegerField(null=True)),
-                ('reason', models.CharField(blank=True, max_length=200)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('ended_at', models.DateTimeField(null=True)),
-                ('container', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='terminals', to='engine.container')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[("attach", "Attach"), ("exec", "Exec")], max_length=6
+                    ),
+                ),
+                (
+                    "generation",
+                    models.PositiveIntegerField(help_text="the container's when the session began"),
+                ),
+                (
+                    "argv",
+                    models.JSONField(
+                        default=list, help_text="exec only; empty: the best shell there is"
+                    ),
+                ),
+                (
+                    "user",
+                    models.CharField(blank=True, help_text="exec only: as whom", max_length=100),
+                ),
+                ("tty", models.BooleanField(default=True)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("new", "New"), ("open", "Open"), ("ended", "Ended")],
+                        default="new",
+                        max_length=6,
+                    ),
+                ),
+                ("owner_id", models.BigIntegerField(help_text="the user who opened it")),
+                ("exit_code", models.IntegerField(null=True)),
+                ("reason", models.CharField(blank=True, max_length=200)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("ended_at", models.DateTimeField(null=True)),
+                (
+                    "container",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="terminals",
+                        to="engine.container",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Upload',
+            name="Upload",
             fields=[
-                ('id', models.UUIDField(default=uuid.uuid4, editable=False, primary_key=True, serialize=False)),
-                ('user_id', models.BigIntegerField()),
-                ('filename', models.CharField(blank=True, max_length=255)),
-                ('format', models.CharField(choices=[('tar', 'Tar'), ('zip', 'Zip')], max_length=3)),
-                ('size', models.BigIntegerField(help_text='bytes; null while not known', null=True)),
-                ('received', models.BigIntegerField(default=0)),
-                ('complete', models.BooleanField(default=False)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('updated_at', models.DateTimeField(auto_now=True)),
-                ('namespace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='uploads', to='engine.namespace')),
+                (
+                    "id",
+                    models.UUIDField(
+                        default=uuid.uuid4, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                ("user_id", models.BigIntegerField()),
+                ("filename", models.CharField(blank=True, max_length=255)),
+                (
+                    "format",
+                    models.CharField(choices=[("tar", "Tar"), ("zip", "Zip")], max_length=3),
+                ),
+                (
+                    "size",
+                    models.BigIntegerField(help_text="bytes; null while not known", null=True),
+                ),
+                ("received", models.BigIntegerField(default=0)),
+                ("complete", models.BooleanField(default=False)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("updated_at", models.DateTimeField(auto_now=True)),
+                (
+                    "namespace",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="uploads",
+                        to="engine.namespace",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='Build',
+            name="Build",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField()),
-                ('tag', models.CharField(blank=True, help_text='the name it gives, as typed', max_length=512)),
-                ('state', models.CharField(choices=[('queued', 'Queued'), ('running', 'Running'), ('done', 'Done'), ('failed', 'Failed'), ('cancelled', 'Cancelled')], default='queued', max_length=12)),
-                ('dockerfile', models.TextField(blank=True, help_text='the text that is built, once known')),
-                ('inline', models.BooleanField(default=False, help_text='the Dockerfile was given as text, not found in the context')),
-                ('dockerfile_path', models.CharField(default='Dockerfile', max_length=512)),
-                ('args', models.JSONField(default=dict)),
-                ('target', models.CharField(blank=True, max_length=128)),
-                ('no_cache', models.BooleanField(default=False)),
-                ('pull', models.BooleanField(default=False)),
-                ('actor', models.CharField(blank=True, max_length=200)),
-                ('steps', models.JSONField(default=list)),
-                ('error', models.JSONField(null=True)),
-                ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('started_at', models.DateTimeField(null=True)),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('again', models.ForeignKey(help_text='the build whose source this one uses', null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='rebuilds', to='engine.build')),
-                ('image', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='builds', to='engine.image')),
-                ('namespace', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='builds', to='engine.namespace')),
-                ('node', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='builds', to='engine.node')),
-                ('upload', models.ForeignKey(null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='builds', to='engine.upload')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
+                    ),
+                ),
+                ("number", models.PositiveIntegerField()),
+                (
+                    "tag",
+                    models.CharField(
+                        blank=True, help_text="the name it gives, as typed", max_length=512
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("queued", "Queued"),
+                            ("running", "Running"),
+                            ("done", "Done"),
+                            ("failed", "Failed"),
+                            ("cancelled", "Cancelled"),
+                        ],
+                        default="queued",
+                        max_length=12,
+                    ),
+                ),
+                (
+                    "dockerfile",
+                    models.TextField(blank=True, help_text="the text that is built, once known"),
+                ),
+                (
+                    "inline",
+                    models.BooleanField(
+                        default=False,
+                        help_text="the Dockerfile was given as text, not found in the context",
+                    ),
+                ),
+                ("dockerfile_path", models.CharField(default="Dockerfile", max_length=512)),
+                ("args", models.JSONField(default=dict)),
+                ("target", models.CharField(blank=True, max_length=128)),
+                ("no_cache", models.BooleanField(default=False)),
+                ("pull", models.BooleanField(default=False)),
+                ("actor", models.CharField(blank=True, max_length=200)),
+                ("steps", models.JSONField(default=list)),
+                ("error", models.JSONField(null=True)),
+                ("created_at", models.DateTimeField(auto_now_add=True)),
+                ("started_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(null=True)),
+                (
+                    "again",
+                    models.ForeignKey(
+                        help_text="the build whose source this one uses",
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="rebuilds",
+                        to="engine.build",
+                    ),
+                ),
+                (
+                    "image",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="builds",
+                        to="engine.image",
+                    ),
+                ),
+                (
+                    "namespace",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="builds",
+                        to="engine.namespace",
+                    ),
+                ),
+                (
+                    "node",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="builds",
+                        to="engine.node",
+                    ),
+                ),
+                (
+                    "upload",
+                    models.ForeignKey(
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="builds",
+                        to="engine.upload",
+                    ),
+                ),
             ],
         ),
         migrations.AddIndex(
-            model_name='image',
-            index=models.Index(fields=['namespace', '-added_at'], name='engine_imag_namespa_deaab1_idx'),
+            model_name="image",
+            index=models.Index(
+                fields=["namespace", "-added_at"], name="engine_imag_namespa_deaab1_idx"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='image',
-            constraint=models.UniqueConstraint(fields=('namespace', 'digest'), name='image_once_a_namespace'),
+            model_name="image",
+            constraint=models.UniqueConstraint(
+                fields=("namespace", "digest"), name="image_once_a_namespace"
+            ),
         ),
         migrations.AddIndex(
-            model_name='buildcacheentry',
-            index=models.Index(fields=['namespace', 'position', '-used_at'], name='engine_buil_namespa_490f5f_idx'),
+            model_name="buildcacheentry",
+            index=models.Index(
+                fields=["namespace", "position", "-used_at"], name="engine_buil_namespa_490f5f_idx"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='buildcacheentry',
-            constraint=models.UniqueConstraint(fields=('namespace', 'key'), name='cache_key_once'),
+            model_name="buildcacheentry",
+            constraint=models.UniqueConstraint(fields=("namespace", "key"), name="cache_key_once"),
         ),
         migrations.AddConstraint(
-            model_name='network',
-            constraint=models.UniqueConstraint(fields=('namespace', 'name'), name='network_once_a_namespace'),
+            model_name="network",
+            constraint=models.UniqueConstraint(
+                fields=("namespace", "name"), name="network_once_a_namespace"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='endpoint',
-            constraint=models.UniqueConstraint(fields=('network', 'address'), name='address_once_a_network'),
+            model_name="endpoint",
+            constraint=models.UniqueConstraint(
+                fields=("network", "address"), name="address_once_a_network"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='endpoint',
-            constraint=models.UniqueConstraint(fields=('network', 'container'), name='endpoint_once'),
+            model_name="endpoint",
+            constraint=models.UniqueConstraint(
+                fields=("network", "container"), name="endpoint_once"
+            ),
         ),
         migrations.AddIndex(
-            model_name='container',
-            index=models.Index(fields=['namespace', 'state'], name='engine_cont_namespa_bcb32b_idx'),
+            model_name="container",
+            index=models.Index(
+                fields=["namespace", "state"], name="engine_cont_namespa_bcb32b_idx"
+            ),
         ),
         migrations.AddIndex(
-            model_name='container',
-            index=models.Index(fields=['namespace', '-created_at'], name='engine_cont_namespa_17fed9_idx'),
+            model_name="container",
+            index=models.Index(
+                fields=["namespace", "-created_at"], name="engine_cont_namespa_17fed9_idx"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='container',
-            constraint=models.UniqueConstraint(fields=('namespace', 'name'), name='container_once_a_namespace'),
+            model_name="container",
+            constraint=models.UniqueConstraint(
+                fields=("namespace", "name"), name="container_once_a_namespace"
+            ),
         ),
         migrations.AddIndex(
-            model_name='operation',
-            index=models.Index(fields=['state', 'lease_until'], name='engine_oper_state_7d5a22_idx'),
+            model_name="operation",
+            index=models.Index(
+                fields=["state", "lease_until"], name="engine_oper_state_7d5a22_idx"
+            ),
         ),
         migrations.AddIndex(
-            model_name='operation',
-            index=models.Index(fields=['kind', 'target'], name='engine_oper_kind_833668_idx'),
+            model_name="operation",
+            index=models.Index(fields=["kind", "target"], name="engine_oper_kind_833668_idx"),
         ),
         migrations.AddIndex(
-            model_name='operation',
-            index=models.Index(fields=['namespace', '-created_at'], name='engine_oper_namespa_94737b_idx'),
+            model_name="operation",
+            index=models.Index(
+                fields=["namespace", "-created_at"], name="engine_oper_namespa_94737b_idx"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='tag',
-            constraint=models.UniqueConstraint(fields=('namespace', 'repository', 'tag'), name='tag_once_a_namespace'),
+            model_name="tag",
+            constraint=models.UniqueConstraint(
+                fields=("namespace", "repository", "tag"), name="tag_once_a_namespace"
+            ),
         ),
         migrations.AddIndex(
-            model_name='build',
-            index=models.Index(fields=['namespace', '-created_at'], name='engine_buil_namespa_95156c_idx'),
+            model_name="build",
+            index=models.Index(
+                fields=["namespace", "-created_at"], name="engine_buil_namespa_95156c_idx"
+            ),
         ),
         migrations.AddConstraint(
-            model_name='build',
-            constraint=models.UniqueConstraint(fields=('namespace', 'number'), name='build_number_once'),
+            model_name="build",
+            constraint=models.UniqueConstraint(
+                fields=("namespace", "number"), name="build_number_once"
+            ),
         ),
     ]
