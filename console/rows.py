@@ -22,6 +22,14 @@ from console.messages import explain
 from console.states import State
 from engine.models import Build, Container, Image, Namespace, Operation, Port
 
+_STARTS = frozenset(
+    {
+        Operation.Kind.CONTAINER_CREATE.value,
+        Operation.Kind.CONTAINER_START.value,
+        Operation.Kind.CONTAINER_RESTART.value,
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class PortChip:
@@ -45,7 +53,14 @@ class ContainerRow:
     moment: datetime | None
     ports: tuple[PortChip, ...]
     pending: bool
+    doing: str
     problem: str
+
+    @property
+    def as_running(self) -> bool:
+        """Whether it shows the buttons of a running one: it runs, or is about to. Buttons that
+        change places while something starts or stops would be pressed by mistake."""
+        return self.container.is_running or self.doing in _STARTS
 
     @property
     def can_start(self) -> bool:
@@ -102,6 +117,7 @@ def _container_row(
         moment=row.started_at if row.is_running else row.finished_at or row.created_at,
         ports=tuple(port_chip(port, row.is_running, host) for port in row.ports.all()),
         pending=kind is not None,
+        doing=kind or "",
         problem=explain(row.error).text if row.error and not row.is_running else "",
     )
 
@@ -177,7 +193,9 @@ def build_rows(team: str, builds: Iterable[Build]) -> list[BuildRow]:
             base=reverse("build", args=[team, build.number]),
             state=states.of_build(build),
             took=took(build),
-            problem=explain(build.error).text if build.error else "",
+            problem=explain(build.error).text
+            if build.error and build.state == Build.State.FAILED
+            else "",
             run=_run(team, build.tag or build.image.short_id) if build.image else "",
         )
         for build in builds

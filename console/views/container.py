@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from django.http import HttpResponse, HttpResponseRedirect, JsonResponse
@@ -18,7 +19,7 @@ from console.rows import container_rows
 from console.views.base import TeamRequest, act, actor_of, go, refuse, team_view
 from engine.errors import QuaysideError
 from engine.events import Kind
-from engine.models import Container, TerminalSession
+from engine.models import Container, Operation, TerminalSession
 from engine.services import containers as service
 from engine.services.terminals import terminal_open
 
@@ -39,6 +40,7 @@ def container_page(
     row = container_rows(request, request.team.slug, [container])[0]
     return {
         "row": row,
+        "start_took": _start_took(container),
         "container": container,
         "tab": tab,
         "image": container.image,
@@ -47,6 +49,25 @@ def container_page(
         else None,
         **(extra or {}),
     }
+
+
+def _start_took(container: Container) -> timedelta | None:
+    """From the wish to the running process; None while it does not run or was restarted, for
+    then the time includes the stop."""
+    if not container.is_running or container.started_at is None:
+        return None
+    asked = (
+        Operation.objects.filter(
+            kind__in=[Operation.Kind.CONTAINER_START, Operation.Kind.CONTAINER_RESTART],
+            target=str(container.pk),
+            created_at__lte=container.started_at,
+        )
+        .order_by("-created_at")
+        .first()
+    )
+    if asked is None or asked.kind != Operation.Kind.CONTAINER_START:
+        return None
+    return container.started_at - asked.created_at
 
 
 @team_view(Permission.SEE)

@@ -85,7 +85,7 @@ def container_bulk(request: TeamRequest) -> HttpResponse:
     if verb not in do:
         return HttpResponseRedirect(back)
     done, problems = _each(_chosen(request, request.POST.getlist("id")), do[verb])
-    return _summary(request, done, problems, back)
+    return _summary(request, verb, done, problems, back)
 
 
 @team_view(Permission.REMOVE, methods=["GET", "HEAD", "POST"])
@@ -101,7 +101,7 @@ def container_remove(request: TeamRequest) -> HttpResponse:
         done, problems = _each(
             chosen, lambda c: service.container_remove(c, actor_of(request), force=True)
         )
-        return _summary(request, done, problems, back)
+        return _summary(request, "remove", done, problems, back)
     context = {
         "chosen": chosen,
         "running": [container for container in chosen if container.is_running],
@@ -131,12 +131,20 @@ def _each(
     return done, problems
 
 
+def _doing(verb: str, count: int) -> str:
+    if verb == "start":
+        text = ngettext("Starting %(n)s container.", "Starting %(n)s containers.", count)
+    elif verb == "stop":
+        text = ngettext("Stopping %(n)s container.", "Stopping %(n)s containers.", count)
+    else:
+        text = ngettext("Removing %(n)s container.", "Removing %(n)s containers.", count)
+    return text % {"n": count}
+
+
 def _summary(
-    request: TeamRequest, done: list[Container], problems: list[str], back: str
+    request: TeamRequest, verb: str, done: list[Container], problems: list[str], back: str
 ) -> HttpResponse:
-    text = ngettext("%(n)s container: asked for.", "%(n)s containers: asked for.", len(done)) % {
-        "n": len(done)
-    }
+    text = _doing(verb, len(done))
     if not done:
         text = gettext("Nothing was done.")
     tone = "fail" if problems else "run"

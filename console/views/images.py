@@ -262,7 +262,8 @@ def image_tag(request: TeamRequest, digest: str) -> HttpResponse:
         except QuaysideError as error:
             form.refuse(error)
         else:
-            return redirect("image-layers", team=request.team.slug, digest=image.short_id)
+            address = reverse("image-layers", args=[request.team.slug, image.short_id])
+            return go(request, address)
     context = {**_page(request, image, ""), "form": form}
     return render(request, "images/tag.html", context, status=422 if form.is_bound else 200)
 

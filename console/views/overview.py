@@ -163,7 +163,9 @@ def _deed(
         state=states.of_operation(operation),
         line=_line(str(_DEEDS[operation.kind]), str(target), href),
         who=_who(operation.actor, people),
-        problem=explain(operation.error).text if operation.error else "",
+        problem=explain(operation.error).text
+        if operation.error and operation.state == Operation.State.FAILED
+        else "",
     )
 
 

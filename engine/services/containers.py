@@ -152,7 +152,12 @@ def container_rename(container: Container, name: str, actor: str) -> None:
 
 def _submit(kind: Operation.Kind, container: Container, actor: str, **args: Any) -> Operation:
     return operations.submit(
-        kind, container.namespace, actor=actor, target=str(container.pk), args=args
+        kind,
+        container.namespace,
+        actor=actor,
+        target=str(container.pk),
+        # The name is for those who read what was done when the container is gone.
+        args={"name": container.name, **args},
     )
 
 

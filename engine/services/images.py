@@ -101,6 +101,11 @@ def image_untag(tag: Tag, actor: str) -> None:
         publish.changed(tag.namespace_id, Kind.IMAGE, tag.image_id)
 
 
+def _name_of(image: Image) -> str:
+    tag = image.tags.first()
+    return tag.familiar if tag else image.short_id
+
+
 def image_remove(image: Image, actor: str, force: bool = False) -> Operation:
     """Remove all its names and what no other image shares. Raises Conflict while containers are
     made from it, unless forced (then stopped ones lose nothing but the image's name)."""
@@ -110,7 +115,7 @@ def image_remove(image: Image, actor: str, force: bool = False) -> Operation:
         image.namespace,
         actor=actor,
         target=str(image.pk),
-        args={"force": force},
+        args={"force": force, "name": _name_of(image)},
     )
 
 

@@ -11,8 +11,9 @@ document.addEventListener("htmx:configRequest", (event) => {
   event.detail.headers["X-CSRFToken"] = body.dataset.csrf;
 });
 
-/** POST a form as htmx would: events come back in HX-Trigger, a new address in HX-Redirect. */
-async function post(address, data) {
+/** POST a form as htmx would: events come back in HX-Trigger, a new address in HX-Redirect, and a
+ * form with its mistakes as HTML, for `place`. */
+async function post(address, data, place) {
   let response;
   try {
     response = await fetch(address, {
@@ -34,6 +35,7 @@ async function post(address, data) {
   }
   const address2 = response.headers.get("HX-Redirect");
   if (address2) location.assign(address2);
+  else if (response.status === 422 && place) place.innerHTML = await response.text();
   else if (!response.ok && !events["quayside:toast"]) {
     toast({
       tone: "fail",
@@ -42,6 +44,14 @@ async function post(address, data) {
     });
   }
   return response.ok;
+}
+
+/** Until live.js shows what a change did, two seconds at most. */
+function shown() {
+  return new Promise((resolve) => {
+    document.addEventListener("quayside:shown", resolve, { once: true });
+    setTimeout(resolve, 2000);
+  });
 }
 
 function busy(button, on) {
@@ -66,15 +76,22 @@ document.addEventListener("submit", async (event) => {
     const data = new FormData(form, submitter);
     busy(submitter, true);
     submitter?.closest("details.menu")?.removeAttribute("open");
-    const address = submitter?.hasAttribute("formaction") ? submitter.formAction : form.action;
+    // Not form.action: a button named "action" would stand for it.
+    const address = (submitter ?? form).getAttribute("formaction") ?? form.getAttribute("action");
     const done = await post(address, data);
-    busy(submitter, false);
     if (done && form.closest("dialog")) form.closest("dialog").close();
+    else if (done) await shown(); // pressed twice, it still acts once
+    busy(submitter, false);
     // What was removed has no page any more.
     if (done && form.dataset.leave && document.getElementById("container-head")) {
       location.assign(form.dataset.leave);
     }
     if (done && form.hasAttribute("data-bulk") && submitter.name === "action") deselect();
+  } else if (form.hasAttribute("data-dialog-form") && form.closest("dialog")) {
+    event.preventDefault();
+    busy(submitter, true);
+    await post(form.getAttribute("action"), new FormData(form, submitter), dialog);
+    busy(submitter, false);
   } else if (form.hasAttribute("data-once")) {
     busy(submitter, true); // until the next page shows
   }
@@ -156,7 +173,7 @@ document.addEventListener("click", (event) => {
 
 // ---------------------------------------------------------------- selection and bulk actions
 
-const boxes = () => [...document.querySelectorAll("[data-select]")];
+const boxes = () => [...document.querySelectorAll("[data-select]:enabled")];
 
 function showSelection() {
   const bar = document.querySelector("[data-selection]");
@@ -199,6 +216,7 @@ document.addEventListener("click", (event) => {
   if (event.target.closest("[data-deselect]")) deselect();
 });
 document.addEventListener("htmx:afterSwap", showSelection);
+document.addEventListener("quayside:shown", showSelection);
 addEventListener("pageshow", showSelection);
 
 // ---------------------------------------------------------------- keys
@@ -255,9 +273,11 @@ function coarse(seconds) {
   return say(gettext("%(n)s d"), seconds / 86400);
 }
 
-function showTimes() {
+/** Every ten seconds, and every second what counts in seconds. */
+function showTimes(all = true) {
   for (const time of document.querySelectorAll("time[data-time]")) {
     const passed = Math.max((Date.now() - Date.parse(time.dateTime)) / 1000, 0);
+    if (!all && (passed > 61 || time.dataset.time === "ago")) continue;
     let text = coarse(passed);
     if (time.dataset.time === "ago") {
       text =
@@ -268,8 +288,9 @@ function showTimes() {
     if (time.textContent !== text) time.textContent = text;
   }
 }
-setInterval(() => document.visibilityState === "visible" && showTimes(), 10_000);
-document.addEventListener("visibilitychange", showTimes);
+let ticks = 0;
+setInterval(() => document.visibilityState === "visible" && showTimes(++ticks % 10 === 0), 1000);
+document.addEventListener("visibilitychange", () => showTimes());
 
 // ---------------------------------------------------------------- theme
 
@@ -306,6 +327,11 @@ document.addEventListener("quayside:build-failed", (event) => {
 
 document.addEventListener("quayside:terminal-end", () => {
   document.querySelector("[data-leave-hint]")?.remove();
+  document.querySelector("[data-ended-hint]")?.removeAttribute("hidden");
 });
 
-if (location.hash === "#again") document.querySelector("[data-again]")?.setAttribute("open", "");
+const openAgain = () => document.querySelector("[data-again]")?.setAttribute("open", "");
+if (location.hash === "#again") openAgain();
+document.addEventListener("click", (event) => {
+  if (event.target.closest("a[href='#again']")) openAgain();
+});

@@ -34,6 +34,7 @@ async function refresh() {
     // the server is away: the socket notices too, and all is fetched again when it is back
   }
   running = false;
+  document.dispatchEvent(new CustomEvent("quayside:shown"));
   if (changes.size) timer = setTimeout(refresh, EVERY_MS);
 }
 
@@ -70,6 +71,7 @@ async function refreshRows(table, now) {
 function gone(row) {
   row.setAttribute("data-gone", "");
   for (const control of row.querySelectorAll("button, input")) control.disabled = true;
+  for (const box of row.querySelectorAll("[data-select]")) box.checked = false;
 }
 
 /** Rows with a higher key than all shown are new ones; they come in when somebody asks. */
@@ -155,7 +157,8 @@ const KEPT = ["open", "data-at", "data-told", "aria-busy"];
 function morph(old, next) {
   Idiomorph.morph(old, next, {
     morphStyle: "outerHTML",
-    ignoreActiveValue: true,
+    // Typed text stays; but a button that has the focus gets its new word like all others.
+    ignoreActiveValue: document.activeElement?.matches("input, textarea, select") ?? false,
     restoreFocus: true,
     callbacks: {
       // What somebody chose or has open is theirs.

@@ -140,7 +140,7 @@ def test_bulk_does_what_it_can_and_names_the_rest(site: Site) -> None:
         f"{site.base}containers/bulk/", {"action": "stop", "id": [up.pk, down.pk]}, follow=True
     )
     page = response.content.decode()
-    assert "1 container: asked for." in page and "“down” is not running" in page
+    assert "Stopping 1 container." in page and "“down” is not running" in page
     assert Operation.objects.get().target == str(up.pk)
 
 
@@ -153,7 +153,7 @@ def test_removal_asks_once_and_names_what_goes(site: Site) -> None:
     assert "<html" not in dialog
     assert not Operation.objects.exists()
     site.client.post(f"{site.base}containers/remove/", {"id": web.pk})
-    assert Operation.objects.get().args == {"force": True}
+    assert Operation.objects.get().args == {"force": True, "name": "web"}
 
 
 def run(site: Site, **fields: Any) -> Any:
@@ -191,7 +191,8 @@ def test_run_attached_with_a_terminal_starts_once_its_size_is_known(site: Site) 
     assert site.client.post(start, {"cols": "x"}, headers=json_please).status_code == 400
     started = site.client.post(start, {"cols": 120, "rows": 40}, headers=json_please)
     assert started.json() == {"started": True}
-    assert Operation.objects.get(kind="container.start").args == {"cols": 120, "rows": 40}
+    operation = Operation.objects.get(kind="container.start")
+    assert operation.args == {"name": "node", "cols": 120, "rows": 40}
 
 
 @pytest.mark.parametrize(
