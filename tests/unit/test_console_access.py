@@ -1,17 +1,11 @@
-"""Set-up, sign-in, sign-out, and that no page opens without its permission."""
+"""Set-up, sign-in, sign-out, as a person sees them; who may not is in tests/security."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import timedelta
-
 import pytest
 from django.test import Client
-from django.urls import URLPattern, URLResolver, get_resolver
-from django.utils import timezone
 
 from console.models import SetupCode, Team, User
-from console.permissions import Permission
 from console.setup_code import code_make
 from engine.services.namespaces import namespace_create
 from tests.unit.console_rows import PASSWORD, Site, make_container, make_image, make_site
@@ -27,74 +21,12 @@ def site() -> Site:
 SETUP = {"username": "ada", "password": PASSWORD, "team": "Harbour crew"}
 
 
-def patterns(resolver: URLResolver, prefix: str = "") -> Iterator[tuple[str, URLPattern]]:
-    for entry in resolver.url_patterns:
-        address = prefix + str(entry.pattern)
-        if isinstance(entry, URLResolver):
-            yield from patterns(entry, address)
-        else:
-            yield address, entry
-
-
-def addresses() -> list[tuple[str, Permission | None]]:
-    """Every address of the site with its placeholders filled in, and what it asks for."""
-    found = []
-    for pattern, entry in patterns(get_resolver()):
-        address = "/" + pattern
-        for placeholder, value in (
-            ("<slug:team>", "harbour"),
-            ("<str:name>", "web"),
-            ("<str:digest>", "abcdef"),
-            ("<int:number>", "1"),
-            ("<int:id>", "1"),
-            ("<uuid:id>", "00000000-0000-0000-0000-000000000000"),
-            ("<uuid:session>", "00000000-0000-0000-0000-000000000000"),
-        ):
-            address = address.replace(placeholder, value)
-        assert "<" not in address, address
-        found.append((address, getattr(entry.callback, "permission", None)))
-    return found
-
-
-def test_every_address_declares_its_permission() -> None:
-    assert len(addresses()) > 40
-    assert [address for address, permission in addresses() if permission is None] == []
-
-
-PUBLIC = {"/setup/", "/sign-in/", "/sign-out/", "/language/", "/session/", "/words.js", "/healthz"}
-
-
-def test_only_these_addresses_are_public() -> None:
-    public = {address for address, permission in addresses() if permission is Permission.PUBLIC}
-    assert public == PUBLIC
-
-
-def test_nobody_gets_in_without_signing_in() -> None:
-    make_site()
-    anonymous = Client()
-    for address, permission in addresses():
-        if permission is Permission.PUBLIC:
-            continue
-        for method in (anonymous.get, anonymous.post):
-            response = method(address)
-            assert response.status_code == 302, address
-            assert response["Location"].startswith("/sign-in/"), address
-
-
 def test_htmx_and_json_are_told_instead_of_redirected() -> None:
     make_site()
     page = Client().get("/t/harbour/containers/", headers={"HX-Request": "true"})
     assert (page.status_code, page["HX-Redirect"]) == (401, "/sign-in/")
     data = Client().get("/t/harbour/containers/", headers={"Accept": "application/json"})
     assert (data.status_code, data.json()) == (401, {"error": "signed-out"})
-
-
-def test_another_teams_things_are_not_found_under_this_team() -> None:
-    mine, other = make_site("mine"), make_site("other")
-    image = make_image(other)
-    make_container(other, image, "theirs")
-    for address in ("containers/theirs/logs/", f"images/i/{image.short_id}/layers/", "builds/1/"):
-        assert mine.client.get(mine.base + address).status_code == 404, address
 
 
 def test_set_up_makes_the_administrator_and_names_the_homes_team() -> None:
@@ -124,21 +56,6 @@ def test_a_wrong_code_costs_a_try_and_keeps_what_was_typed() -> None:
         in client.post("/setup/", {"code": code, **SETUP}).content.decode()
     )
     assert not User.objects.exists()
-
-
-def test_a_mistake_elsewhere_costs_no_try() -> None:
-    code = code_make()
-    client = Client()
-    for _ in range(7):
-        response = client.post("/setup/", {"code": code, **SETUP, "password": "short"})
-        assert response.status_code == 422
-    assert client.post("/setup/", {"code": code, **SETUP}).status_code == 302
-
-
-def test_an_old_code_is_refused() -> None:
-    code = code_make()
-    SetupCode.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
-    assert Client().post("/setup/", {"code": code, **SETUP}).status_code == 422
 
 
 def test_sign_in_and_out(site: Site) -> None:
@@ -186,11 +103,9 @@ def test_language_is_kept_and_shown(site: Site) -> None:
     assert "컨테이너" in page
 
 
-def test_cross_site_posts_do_nothing(site: Site) -> None:
+def test_a_form_without_its_token_says_what_to_do(site: Site) -> None:
     client = Client(enforce_csrf_checks=True)
     client.force_login(site.user)
-    for address, permission in addresses():
-        if permission is not None and not address.startswith("/words"):
-            response = client.post(address)
-            assert response.status_code in (403, 404, 405), address
-    assert "too old" in client.post("/sign-out/").content.decode()
+    response = client.post("/sign-out/")
+    assert response.status_code == 403
+    assert "too old" in response.content.decode()
