@@ -135,8 +135,9 @@ def _source(request: TeamRequest, form: SourceForm) -> dict[str, object]:
     kept = form.cleaned_data.get("upload") if form.is_bound else None
     seen = form.cleaned_data.get("dockerfile_seen") if form.is_bound else ""
     if seen and not form.cleaned_data.get("dockerfile"):
-        form.data = form.data.copy()
-        form.data["dockerfile"] = seen
+        data = request.POST.copy()
+        data["dockerfile"] = seen
+        form.data = data
     else:
         seen = ""
     bad = form.explanation
