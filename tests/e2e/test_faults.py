@@ -452,6 +452,39 @@ async def test_a_start_whose_row_was_never_written_is_found_running(town: Town) 
     await town.agrees()
 
 
+async def test_stops_restarts_and_removals_are_done_once(town: Town) -> None:
+    """Worker and engined die among them; `--rm` containers that end meanwhile go too."""
+    stopping = town.box.run("trap 'sleep 1; exit 5' TERM; while :; do sleep 0.05; done")
+    restarting = town.box.run("trap 'exit 0' TERM; while :; do sleep 0.05; done")
+    removing = [town.box.run("sleep 600") for _ in range(3)]
+    leaving = [town.box.run(f"sleep 0.{n + 1}", auto_remove=True) for n in range(4)]
+    operations = town.box.call(
+        """
+        found = {c.pk: c for c in Container.objects.all()}
+        asked = [
+            container_stop(found[stopping], "user:1"),
+            container_restart(found[restarting], "user:1"),
+            *(container_remove(found[pk], "user:1", force=True) for pk in removing),
+        ]
+        result = [operation.pk for operation in asked]
+        """,
+        stopping=stopping.pk,
+        restarting=restarting.pk,
+        removing=[box.pk for box in removing],
+    )
+    await eventually(lambda: town.operation(operations[0])["state"] == "running", every=0.005)
+    pids = [(program, kill(town.site, program)) for program in ("worker-containers", "engined")]
+    for program, pid in pids:
+        await again(town.site, program, pid)
+    await town.ended(*operations)
+    assert town.container(stopping.name)["exit_code"] == 5
+    found = town.container(restarting.name)
+    assert (found["state"], found["exit_code"]) == ("running", None)
+    await town.agrees()
+    gone = [box.pk for box in (*removing, *leaving)]
+    assert town.box.call("result = Container.objects.filter(pk__in=pks).count()", pks=gone) == 0
+
+
 async def test_a_container_ends_with_its_conmon(town: Town) -> None:
     """On pipes it would die at its next write, on a tty it would run on unseen."""
     boxes = [
