@@ -22,7 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from django.db import close_old_connections
+from django.db import close_old_connections, connections
 
 from engine.containers.attempts import Attempt
 from engine.runtime import inotify
@@ -61,6 +61,9 @@ class Supervisor(threading.Thread):
         self._stopping = True
         os.eventfd_write(self._wake, 1)
         self.join()
+        together = threading.Barrier(_RECORDERS)
+        for _ in range(_RECORDERS):
+            self._recorders.submit(_hang_up, together)
         self._recorders.shutdown()
 
     def run(self) -> None:
@@ -170,3 +173,9 @@ class Supervisor(threading.Thread):
         finally:
             close_old_connections()
         self._told(uid)
+
+
+def _hang_up(together: threading.Barrier) -> None:
+    """One of these runs in each recorder, for none ends before all have begun."""
+    together.wait()
+    connections.close_all()
