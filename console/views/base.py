@@ -57,8 +57,8 @@ def team_view(
 ) -> Callable[[Callable[..., HttpResponseBase]], Callable[..., HttpResponseBase]]:
     """Declare a view under /t/TEAM/: its permission and its methods.
 
-    NotFound that the view lets through becomes the 404 page with its sentence; so does InvalidInput,
-    which is a name in the address that cannot be one."""
+    NotFound that the view lets through becomes the 404 page with its sentence; so does
+    InvalidInput, which is a name in the address that cannot be one."""
     allowed = tuple(methods)
 
     def declare(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
