@@ -78,7 +78,7 @@ class FaultyRegistry:
 
         status: answered here, with `headers` and `body`. cut: the connection breaks after that
         many bytes of the body. truncate: an honest-looking answer that many bytes shorter.
-        rate: bytes a second, until `clear`. ignore_range: the whole body with 200 whatever was asked.
+        rate: bytes a second, until `clear`. ignore_range: the whole body with 200, asked or not.
         """
         with self._lock:
             self._rules.append(
