@@ -40,13 +40,15 @@ def site(mirror: str) -> Iterator[Site]:
         yield site
 
 
-@pytest.fixture(scope="session")
+# Of a module and no longer: while it lives its event loop counts as running in this thread, and
+# tests with a loop of their own could not have one.
+@pytest.fixture(scope="module")
 def playwright() -> Iterator[Playwright]:
     with sync_playwright() as playwright:
         yield playwright
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
     yield browser
