@@ -131,7 +131,7 @@ class BuildView {
       for (const [n, other] of this.steps) {
         if (n >= from && n < until && other.state === "built") ms += other.ms;
       }
-      step.broken.lastChild.textContent = ms ? `+${seconds(ms)}` : "";
+      step.broken.lastChild.textContent = ms ? `+${took(ms)}` : "";
     });
   }
 
@@ -177,7 +177,7 @@ class BuildView {
     this.ended = true;
     if (state === "done") {
       const cached = [...this.steps.values()].filter((step) => step.state === "cached").length;
-      this.say("run", interpolate(gettext("● built in %(time)s, %(cached)s of %(all)s steps from the cache"), { time: seconds(event.ms ?? 0), cached, all: this.steps.size }, true));
+      this.say("run", interpolate(gettext("● built in %(time)s, %(cached)s of %(all)s steps from the cache"), { time: took(event.ms ?? 0), cached, all: this.steps.size }, true));
     } else if (state === "cancelled") this.say("off", gettext("○ cancelled: nothing of it is left behind"));
     else this.say("fail", gettext("✕ failed"));
     this.root.dispatchEvent(new CustomEvent("quayside:build-end", { bubbles: true, detail: { state } }));
@@ -259,6 +259,7 @@ class Step {
     this.state = state;
     if (ms !== undefined) this.ms = ms;
     if (state === "running") this.since = performance.now();
+    else this.layers.querySelector('[data-layer=""]')?.remove();
     if (reason) {
       this.reason = reason;
       this.why.textContent = sentence(reason);
@@ -271,7 +272,9 @@ class Step {
   show() {
     this.element.dataset.state = this.state;
     this.word.textContent = WORDS[this.state]();
-    this.time.textContent = ["built", "failed", "cached"].includes(this.state) ? seconds(this.ms) : "";
+    // That a cached step took no time is what "cached" says.
+    const told = ["built", "failed"].includes(this.state) || (this.state === "cached" && this.ms > 500);
+    this.time.textContent = told ? took(this.ms ?? 0) : "";
   }
 
   tick() {
@@ -331,7 +334,10 @@ class Step {
   }
 
   pull(layers) {
+    // The look-up is a row of its own only until layers are known.
+    if (layers.length > 1) this.layers.querySelector('[data-layer=""]')?.remove();
     for (const { digest, current, total, kind } of layers) {
+      if (!digest && layers.length > 1) continue;
       let row = this.layers.querySelector(`[data-layer="${CSS.escape(digest)}"]`);
       if (!row) {
         row = make("li", "build-layer");
@@ -434,6 +440,11 @@ function stageName(stage) {
 function firstLine(text) {
   const [line, ...more] = text.split("\n");
   return more.length ? `${line} …` : line;
+}
+
+/** How long something that is over took, as the page's head says it. */
+function took(ms) {
+  return ms < 999.5 ? interpolate(gettext("%(n)s ms"), { n: Math.round(ms) }, true) : seconds(ms);
 }
 
 function seconds(ms) {

@@ -18,6 +18,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from console.models import Team, User
 from console.setup_code import code_make, setup_is_open
+from engine.errors import QuaysideError
 from engine.models import Build, Container, Namespace, Operation
 from engine.services import containers as service
 from engine.services import sample
@@ -41,7 +42,11 @@ class Command(BaseCommand):
         self.stdout.write("  Ctrl-C stops Quayside; containers go on running.\n\n")
         self.stdout.flush()
         if new_home and os.environ.get("QUAYSIDE_SAMPLE", "1") != "0":
-            self._sample(namespace)
+            try:
+                self._sample(namespace)
+            except (QuaysideError, OSError) as error:
+                # The site is of use without it.
+                self.stderr.write(f"  The sample is left out: {error}\n")
 
     def _wait(self) -> str:
         """The address, once the site answers there; a minute is enough for any machine."""
