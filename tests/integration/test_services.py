@@ -6,6 +6,7 @@ Operations run in this process, as the worker would run them; the supervisor is 
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -15,13 +16,27 @@ from django.utils import timezone
 
 from engine.containers.layout import ContainerDir
 from engine.errors import InvalidInput, NotFound, WrongState
-from engine.models import Container, Namespace, Operation, Upload
+from engine.images.gc import Collected, collect
+from engine.images.leases import Leases
+from engine.models import BuildCacheEntry, Container, Namespace, Operation, Upload
 from engine.network.spec import PortBinding
 from engine.services import builds, containers, images
 from engine.services.uploads import upload_path
+from engine.services.work.garbage import _referenced
 from engine.services.work.host import host
 from engine.services.work.reconcile import reconcile, tidy
-from tests.services_home import ACTOR, answer, done, ended, eventually, failed, log_of, run, upload
+from tests.services_home import (
+    ACTOR,
+    answer,
+    background,
+    done,
+    ended,
+    eventually,
+    failed,
+    log_of,
+    run,
+    upload,
+)
 from tests.site import free_port
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -177,3 +192,34 @@ def test_tidying_leaves_what_a_build_waits_for(namespace: Namespace) -> None:
     done(operation)
     build.refresh_from_db()
     assert build.state == "done", build.error
+
+
+def test_what_a_build_stands_on_is_not_collected(node: Namespace) -> None:
+    """Somebody removes the image it began with, and its finished steps are in no image yet."""
+    stages = "FROM node AS first\nRUN echo one > /one\nFROM node\nCOPY --from=first /one /\n"
+    wait = "RUN touch /waiting; while [ ! -e /go ]; do sleep 0.05; done\n"
+    _, operation = builds.build_create(
+        node, actor=ACTOR, tag="app", dockerfile=f"{stages}RUN echo two > /two\n{wait}"
+    )
+    parts = host()
+
+    def waiting() -> list[Path]:
+        mounts = [target for _, target in parts.snapshots.mounts()]
+        return [target for target in mounts if (target / "waiting").exists()]
+
+    def removed() -> Collected:
+        leases = Leases.of(parts.config)
+        return collect(parts.content, parts.snapshots, leases, _referenced, grace_seconds=0)
+
+    removed()  # what tests before this one left
+    with background(operation):
+        eventually(lambda: bool(waiting()))
+        try:
+            images.find_image(node, "node").delete()
+            BuildCacheEntry.objects.all().delete()
+            assert removed() == Collected(0, 0, 0)
+        finally:
+            (waiting()[0] / "go").touch()
+    assert operation.state == Operation.State.DONE, operation.error
+    container = run(node, "cat", "/one", "/two", image="app")
+    assert (ended(container), log_of(container)) == (0, "one\ntwo\n")

@@ -1,7 +1,7 @@
-"""Running a build on this machine: its context, its log, its cache, and the image's row.
+"""Running a build on this machine: its log, its cache, and the image's row.
 
-What a build *is* stands in engine.build; this joins it to rows and files. Builds keep their
-context (`builds/N/context`) so that "again" needs no second upload; `tidy` drops old ones.
+What a build *is* stands in engine.build, what it is built from in sources; this joins both to rows.
+Whatever a build stands on is leased until its image's row is there.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
-import shutil
-import stat
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -23,32 +20,31 @@ from django.utils import timezone
 
 from engine import publish
 from engine.build import solver
-from engine.build.archive import unpack_archive
 from engine.build.cache import CacheEntry
 from engine.build.ports import BuildEngine, BuildRequest, BuildResult, LayerProgress, LocalImage
 from engine.errors import (
     Cancelled,
-    ContextError,
-    InvalidInput,
     NoSpace,
     NotFound,
     QuaysideError,
 )
 from engine.events import Kind
+from engine.images.leases import Lease, Leases
 from engine.models import Build, BuildCacheEntry, Endpoint, Image, Namespace, Network, Operation
 from engine.network.spec import NetworkSpec
-from engine.oci.digest import Digest
+from engine.oci.digest import Digest, chain_ids
 from engine.oci.image import Descriptor, ImageConfig
 from engine.oci.reference import Reference
-from engine.services import images, namespaces, operations, uploads
+from engine.services import images, namespaces, operations
 from engine.services.work.containers import network_spec
 from engine.services.work.host import host
 from engine.services.work.images import fetch
+from engine.services.work.sources import context_of, folder_of, lineage, texts_of
+
+__all__ = ["clear", "folder_of", "forget_lost", "handle"]
 
 logger = logging.getLogger(__name__)
 State = Build.State
-# A Dockerfile goes into a row and onto a page, an ignore file into memory.
-_MAX_TEXT = 1024 * 1024
 
 
 def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
@@ -97,14 +93,10 @@ def build_id(build: Build) -> str:
     return str(build.pk)
 
 
-def folder_of(build: Build) -> Path:
-    return host().config.builds_dir / str(build.pk)
-
-
 def _run(build: Build, folder: Path, log: EventFile, cancelled: threading.Event) -> dict[str, Any]:
     began = timezone.now()
-    context = _context(build, folder)
-    dockerfile, ignore = _texts(build, context)
+    context = context_of(build, folder)
+    dockerfile, ignore = texts_of(build, context)
     Build.objects.filter(pk=build.pk).update(dockerfile=dockerfile)
     request = BuildRequest(
         build_id=build_id(build),
@@ -118,8 +110,9 @@ def _run(build: Build, folder: Path, log: EventFile, cancelled: threading.Event)
         pull=build.pull,
         position=_position(build),
     )
-    result = solver.build(request, _engine(build), log, cancelled)
-    image = _record(build, result)
+    with Leases.of(host().config).take() as lease:
+        result = solver.build(request, _engine(build, lease), log, cancelled)
+        image = _record(build, result)
     seconds = (timezone.now() - began).total_seconds()
     _end(
         build,
@@ -147,19 +140,8 @@ def _position(build: Build) -> str:
     """What a build goes on from: the last of the same name, or of the same first build."""
     if build.tag:
         return build.tag
-    *_, first = _lineage(build)
+    *_, first = lineage(build)
     return f"#{first.number}"
-
-
-def _lineage(build: Build) -> Iterator[Build]:
-    """The build and those it goes back to, in its namespace. Rows that web made into a ring end
-    where it closes."""
-    seen: set[int] = set()
-    source: Build | None = build
-    while source and source.namespace_id == build.namespace_id and source.pk not in seen:
-        seen.add(source.pk)
-        yield source
-        source = source.again
 
 
 def _update(build: Build, **values: Any) -> None:
@@ -215,113 +197,16 @@ class EventFile:
         self._file.close()
 
 
-def _context(build: Build, folder: Path) -> Path:
-    """The folder that is built: unpacked from the upload, or the one an earlier build kept.
-
-    Unpacked aside and renamed, so that one that is there is whole. Raises ContextError."""
-    if build.upload is None and build.again is not None:
-        for source in _lineage(build):
-            if (folder_of(source) / "context").is_dir():
-                return folder_of(source) / "context"
-        raise ContextError(
-            f"the source of build #{build.again.number} is no longer kept",
-            hint="choose the folder again",
-            field="upload",
-        )
-    context = folder / "context"
-    if context.is_dir():
-        return context
-    aside = folder / "context.part"
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        if build.upload is not None:
-            _unpack(uploads.upload_path(build.upload), aside)
-        aside.rename(context)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    if build.upload is not None:
-        uploads.upload_path(build.upload).unlink(missing_ok=True)
-    return context
-
-
-def _unpack(archive: Path, target: Path) -> None:
-    """The uploads' folder is web's: a link put there must not make root read something else, nor
-    a fifo make it wait."""
-    try:
-        descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ContextError(
-            f"the upload cannot be read: {error.strerror}", hint="upload it again", field="upload"
-        ) from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ContextError("the upload is no file", hint="upload it again", field="upload")
-        unpack_archive(Path(f"/proc/self/fd/{descriptor}"), target)
-    finally:
-        os.close(descriptor)
-
-
-def _texts(build: Build, context: Path) -> tuple[str, str]:
-    """(Dockerfile, .dockerignore); NAME.dockerignore beside the Dockerfile wins, as BuildKit has
-    it. Raises NotFound with the paths that were looked at, InvalidInput for one that is no text."""
-    path = _inside(context, build.dockerfile_path)
-    if build.inline:
-        dockerfile = build.dockerfile
-    elif path is None:
-        raise NotFound(
-            f"no {build.dockerfile_path} in what was uploaded",
-            hint="choose the folder that has it, or say where it lies in it",
-            field="dockerfile_path",
-            path=build.dockerfile_path,
-        )
-    else:
-        dockerfile = _text(path)
-    for name in (f"{build.dockerfile_path}.dockerignore", ".dockerignore"):
-        ignore = _inside(context, name)
-        if ignore is not None:
-            return dockerfile, _text(ignore)
-    return dockerfile, ""
-
-
-def _inside(context: Path, name: str) -> Path | None:
-    """A regular file of the context, or None; links do not lead out of it."""
-    path = Path(os.path.realpath(context / name))
-    if not path.is_relative_to(os.path.realpath(context)):
-        raise InvalidInput(f"{name} leads out of the context", field="dockerfile_path")
-    return path if path.is_file() else None
-
-
-def _text(path: Path) -> str:
-    with path.open("rb") as file:
-        data = file.read(_MAX_TEXT + 1)
-    if len(data) > _MAX_TEXT:
-        raise InvalidInput(
-            f"{path.name} is larger than {_MAX_TEXT >> 20} MiB",
-            hint="is it the file you meant?",
-            field="dockerfile_path",
-        )
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"{path.name} is not UTF-8 text", hint="save it as UTF-8", field="dockerfile_path"
-        ) from error
-    if "\0" in text:  # which PostgreSQL would not keep either
-        raise InvalidInput(f"{path.name} is not text", field="dockerfile_path")
-    return text
-
-
-def _engine(build: Build) -> BuildEngine:
+def _engine(build: Build, lease: Lease | None = None) -> BuildEngine:
+    """Without a lease it is good for cleaning up."""
     parts = host()
     return BuildEngine(
         config=parts.config,
         content=parts.content,
         snapshots=parts.snapshots,
         runtime=parts.runtime,
-        images=RowImages(build.namespace),
-        cache=RowCache(build.namespace),
+        images=RowImages(build.namespace, lease),
+        cache=RowCache(build.namespace, lease),
         networks=parts.network,
         network=network_spec(namespaces.network_default(build.namespace)),
         addresses=RowAddresses(),
@@ -353,8 +238,9 @@ def _record(build: Build, result: BuildResult) -> Image:
 class RowImages:
     """engine.build's ImageSource over rows, fetching from a registry what is not here."""
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, lease: Lease | None) -> None:
         self._namespace = namespace
+        self._lease = lease
 
     def resolve(
         self,
@@ -363,17 +249,15 @@ class RowImages:
         progress: Callable[[LayerProgress], None],
         cancelled: Callable[[], bool],
     ) -> LocalImage:
-        try:
-            image = images.find_image(self._namespace, reference)
-        except NotFound:
-            pull = True
-        if pull:
-            image = fetch(
+        image = None if pull else self._here(reference)
+        while image is None:
+            fetch(
                 self._namespace,
                 Reference.parse(reference),
                 lambda p: progress(LayerProgress(str(p.digest), p.current, p.total, p.kind)),
                 cancelled,
             )
+            image = self._here(reference)
         content = host().content
         config = Digest.parse(image.digest)
         return LocalImage(
@@ -393,19 +277,44 @@ class RowImages:
             ),
         )
 
+    def _here(self, reference: str) -> Image | None:
+        """The image, and nobody who removes it now takes its content away before the build ends."""
+        try:
+            image = images.find_image(self._namespace, reference)
+        except NotFound:
+            return None
+        if self._lease is not None:
+            diff_ids = [Digest.parse(layer["diff_id"]) for layer in image.layers]
+            self._lease.keep(
+                image.manifest_digest,
+                image.digest,
+                *(layer["digest"] for layer in image.layers),
+                *chain_ids(diff_ids),
+            )
+        # Removed just before the lease knew of it?
+        return image if Image.objects.filter(pk=image.pk).exists() else None
+
 
 class RowCache:
     """engine.build's CacheStore over rows."""
 
-    def __init__(self, namespace: Namespace) -> None:
+    def __init__(self, namespace: Namespace, lease: Lease | None) -> None:
         self._rows = BuildCacheEntry.objects.filter(namespace=namespace)
         self._namespace = namespace
+        self._lease = lease
 
     def get(self, key: str) -> CacheEntry | None:
+        """Whether what it names is here is looked at after it is leased."""
         row = self._rows.filter(key=key).first()
-        return CacheEntry.from_json(row.entry) if row else None
+        return self._kept(CacheEntry.from_json(row.entry)) if row else None
+
+    def _kept(self, entry: CacheEntry) -> CacheEntry:
+        if self._lease is not None and entry.layer is not None:
+            self._lease.keep(entry.layer.descriptor.digest, *filter(None, (entry.chain,)))
+        return entry
 
     def put(self, entry: CacheEntry) -> None:
+        self._kept(entry)
         BuildCacheEntry.objects.update_or_create(
             namespace=self._namespace,
             key=entry.key,

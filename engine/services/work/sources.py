@@ -1,0 +1,136 @@
+"""A build's source on this machine: its folder, the context in it, the Dockerfile's text.
+
+Uploads and rows are web's; what is read of them here is looked at first (security case 24). A
+context is kept (`builds/N/context`), so that "again" needs no second upload; reconcile's `tidy`
+drops old ones.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from engine.build.archive import unpack_archive
+from engine.errors import ContextError, InvalidInput, NotFound
+from engine.models import Build
+from engine.services import uploads
+from engine.services.work.host import host
+
+# A Dockerfile goes into a row and onto a page, an ignore file into memory.
+_MAX_TEXT = 1024 * 1024
+
+
+def folder_of(build: Build) -> Path:
+    return host().config.builds_dir / str(build.pk)
+
+
+def lineage(build: Build) -> Iterator[Build]:
+    """The build and those it goes back to, in its namespace. Rows that web made into a ring end
+    where it closes."""
+    seen: set[int] = set()
+    source: Build | None = build
+    while source and source.namespace_id == build.namespace_id and source.pk not in seen:
+        seen.add(source.pk)
+        yield source
+        source = source.again
+
+
+def context_of(build: Build, folder: Path) -> Path:
+    """The folder that is built: unpacked from the upload, or the one an earlier build kept.
+
+    Unpacked aside and renamed, so that one that is there is whole. Raises ContextError."""
+    if build.upload is None and build.again is not None:
+        for source in lineage(build):
+            if (folder_of(source) / "context").is_dir():
+                return folder_of(source) / "context"
+        raise ContextError(
+            f"the source of build #{build.again.number} is no longer kept",
+            hint="choose the folder again",
+            field="upload",
+        )
+    context = folder / "context"
+    if context.is_dir():
+        return context
+    aside = folder / "context.part"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        if build.upload is not None:
+            _unpack(uploads.upload_path(build.upload), aside)
+        aside.rename(context)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    if build.upload is not None:
+        uploads.upload_path(build.upload).unlink(missing_ok=True)
+    return context
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """The uploads' folder is web's: a link put there must not make root read something else, nor
+    a fifo make it wait."""
+    try:
+        descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ContextError(
+            f"the upload cannot be read: {error.strerror}", hint="upload it again", field="upload"
+        ) from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ContextError("the upload is no file", hint="upload it again", field="upload")
+        unpack_archive(Path(f"/proc/self/fd/{descriptor}"), target)
+    finally:
+        os.close(descriptor)
+
+
+def texts_of(build: Build, context: Path) -> tuple[str, str]:
+    """(Dockerfile, .dockerignore); NAME.dockerignore beside the Dockerfile wins, as BuildKit has
+    it. Raises NotFound with the paths that were looked at, InvalidInput for one that is no text."""
+    path = _inside(context, build.dockerfile_path)
+    if build.inline:
+        dockerfile = build.dockerfile
+    elif path is None:
+        raise NotFound(
+            f"no {build.dockerfile_path} in what was uploaded",
+            hint="choose the folder that has it, or say where it lies in it",
+            field="dockerfile_path",
+            path=build.dockerfile_path,
+        )
+    else:
+        dockerfile = _text(path)
+    for name in (f"{build.dockerfile_path}.dockerignore", ".dockerignore"):
+        ignore = _inside(context, name)
+        if ignore is not None:
+            return dockerfile, _text(ignore)
+    return dockerfile, ""
+
+
+def _inside(context: Path, name: str) -> Path | None:
+    """A regular file of the context, or None; links do not lead out of it."""
+    path = Path(os.path.realpath(context / name))
+    if not path.is_relative_to(os.path.realpath(context)):
+        raise InvalidInput(f"{name} leads out of the context", field="dockerfile_path")
+    return path if path.is_file() else None
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        data = file.read(_MAX_TEXT + 1)
+    if len(data) > _MAX_TEXT:
+        raise InvalidInput(
+            f"{path.name} is larger than {_MAX_TEXT >> 20} MiB",
+            hint="is it the file you meant?",
+            field="dockerfile_path",
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(
+            f"{path.name} is not UTF-8 text", hint="save it as UTF-8", field="dockerfile_path"
+        ) from error
+    if "\0" in text:  # which PostgreSQL would not keep either
+        raise InvalidInput(f"{path.name} is not text", field="dockerfile_path")
+    return text
