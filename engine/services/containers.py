@@ -350,8 +350,3 @@ def _network(namespace: Namespace, name: str) -> Network | None:
 def _free_name(namespace: Namespace) -> str:
     taken = set(Container.objects.for_namespace(namespace).values_list("name", flat=True))
     return random_name(taken)
-
-
-def image_in_use(image: Image) -> list[Container]:
-    """Containers made from it, running or not."""
-    return list(image.containers.order_by("name"))

@@ -109,7 +109,7 @@ def _name_of(image: Image) -> str:
 def image_remove(image: Image, actor: str, force: bool = False) -> Operation:
     """Remove all its names and what no other image shares. Raises Conflict while containers are
     made from it, unless forced (then stopped ones lose nothing but the image's name)."""
-    _must_be_free(image, force)
+    must_be_free(image, force)
     return operations.submit(
         Operation.Kind.IMAGE_REMOVE,
         image.namespace,
@@ -119,7 +119,8 @@ def image_remove(image: Image, actor: str, force: bool = False) -> Operation:
     )
 
 
-def _must_be_free(image: Image, force: bool) -> None:
+def must_be_free(image: Image, force: bool) -> None:
+    """Raises Conflict naming the containers made from it; with `force` only those that run."""
     users = list(image.containers.order_by("name"))
     running = [c for c in users if c.is_running]
     blocking = running if force else users

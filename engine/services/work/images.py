@@ -124,7 +124,7 @@ def _remove(operation: Operation) -> dict[str, Any]:
         if operation.attempt > 1:
             return {}  # an attempt before this one had done it when its worker was lost
         raise NotFound("the image has been removed meanwhile", kind="image")
-    images._must_be_free(image, bool(operation.args.get("force")))
+    images.must_be_free(image, bool(operation.args.get("force")))
     with transaction.atomic():
         key = image.pk
         image.delete()
