@@ -66,8 +66,8 @@ class Ingest:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._fd >= 0 and (self._expected is None or self._present):
-            self._drop()
+        if self._fd >= 0 and (self._expected is None or self._present or not self.offset):
+            self._drop()  # nothing that another could go on with
         self._close()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
