@@ -20,7 +20,7 @@ from engine.ceiling import Ceiling
 from engine.containers.settings import ContainerSettings
 from engine.errors import InvalidInput, NameTaken, NotFound, WrongState
 from engine.events import Kind
-from engine.models import Container, Image, Namespace, Network, Operation, Port
+from engine.models import Container, Namespace, Network, Operation, Port
 from engine.network.spec import PortBinding
 from engine.oci.digest import Digest, chain_id
 from engine.runtime.signals import signal_number
