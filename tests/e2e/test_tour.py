@@ -23,7 +23,9 @@ def app(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["english, wide", "korean, phone"])
-def person(request: pytest.FixtureRequest, browser: Browser, site: Site) -> Iterator[Visitor]:
+def person(
+    request: pytest.FixtureRequest, browser: Browser, site: Site, tmp_path: Path
+) -> Iterator[Visitor]:
     phone = request.param == "korean, phone"
     context, who = visitor(
         browser,
@@ -33,7 +35,7 @@ def person(request: pytest.FixtureRequest, browser: Browser, site: Site) -> Iter
         language="ko" if phone else "en",
     )
     yield who
-    who.page.screenshot(path=f"/tmp/q/last-{'ko' if phone else 'en'}.png")
+    who.page.screenshot(path=str(tmp_path / "last.png"))
     context.close()
     assert who.complaints == []
 
