@@ -74,10 +74,11 @@ def running_home(home: Path, **changes: Any) -> Iterator[EngineConfig]:
 
 
 def clear() -> None:
-    """Every container and the network of the settings' home go, by force."""
+    """Every container, the network and half-fetched blobs of the settings' home go, by force."""
     for container in Container.objects.all():
         work(containers.container_remove(container, ACTOR, force=True))
     host().network.release_all()
+    host().content.expire_ingests(0)
     host.cache_clear()
 
 
@@ -148,7 +149,7 @@ def failed(operation: Operation) -> dict[str, Any]:
     """Run it; it must fail, with a sentence. The error."""
     work(operation)
     assert operation.state == Operation.State.FAILED, operation.state
-    error = operation.error
+    error: dict[str, Any] | None = operation.error
     assert error is not None
     assert error["message"], error
     return error

@@ -72,7 +72,7 @@ def test_build_run_change_rebuild_and_work_in_it(namespace: Namespace, tmp_path:
     assert states["FROM node"] == states["RUN npm install"] == "built"
     assert events(first, "pull"), "the pull shows in the build's log"
     assert images.find_image(namespace, "notes:latest") == first.image
-    assert images.find_image(namespace, "node")
+    assert images.find_image(namespace, "node") != first.image
 
     # docker run -p, and docker logs by offset
     web = run(

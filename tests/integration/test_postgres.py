@@ -68,7 +68,11 @@ def _postgres(program: str, *arguments: str | Path) -> None:
 def test_all_of_it_on_postgresql(folder: Path) -> None:
     url = f"postgres://postgres@/{folder}/quayside"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *TESTS],
+        # What is measured in milliseconds is measured once, without a server beside it.
+        [
+            *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *("-k", "not answer_soon", *TESTS),
+        ],
         cwd=ROOT,
         env={**os.environ, "TESTS_DATABASE_URL": url},
         stdout=subprocess.PIPE,
