@@ -15,6 +15,8 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -667,11 +669,7 @@ async def test_ctrl_c_and_the_next_start(town: Town) -> None:
     town.faulty.rule("/blobs/", rate=BLOB // 40)
     pull = town.pull("ctrl-c")
     build, operation = town.build("FROM base\nRUN echo begins; sleep 600\n", "never")
-    again_, operation_again = town.build(
-        "FROM base\nRUN echo begins; test -e /proc/1 && sleep 3; echo over\n", "again"
-    )
-    for one in (build, again_):
-        await eventually(lambda one=one: '"begins' in json.dumps(town.build_log(one)))
+    await eventually(lambda: '"begins' in json.dumps(town.build_log(build)))
     await eventually(town.blob_half_there)
 
     asked = time.monotonic()
@@ -683,21 +681,31 @@ async def test_ctrl_c_and_the_next_start(town: Town) -> None:
     assert await asyncio.to_thread(town.answers)
 
     town.faulty.clear()
-    if await asyncio.to_thread(town.site.start) > START_SECONDS:
-        # Somebody else's work may have been in the way: once more decides.
-        await asyncio.to_thread(town.site.stop)
-        assert await asyncio.to_thread(town.site.start) < START_SECONDS
+    others = await asyncio.to_thread(slowdown)
+    seconds = await asyncio.to_thread(town.site.start)
+    others = max(others, await asyncio.to_thread(slowdown))
+    assert seconds / others < START_SECONDS, (seconds, others)
     assert town.standing() == town.untouched
+    await town.ended(pull)
+    await eventually(lambda: any(line["t"] == "again" for line in town.build_log(build)))
+    assert town.operation(operation)["attempt"] == 2
     town.box.call(
         "from engine.services.builds import build_cancel\n"
         "build_cancel(Build.objects.get(pk=pk), 'user:1')",
         pk=build,
     )
-    await town.ended(pull, operation_again)
     await town.ended(operation, state="cancelled")
-    assert town.build_log(again_)[-1]["t"] == "done"
-    assert town.operation(operation_again)["attempt"] == 2
     await town.agrees()
+
+
+def slowdown() -> float:
+    """How much longer than its processor time work takes here and now: 1.0 on a machine of our
+    own. Two at once, as a start has."""
+    work = "import time as t; s = t.time()\nwhile t.process_time() < 0.5: pass\nprint(t.time() - s)"
+    running = [
+        subprocess.Popen([sys.executable, "-c", work], stdout=subprocess.PIPE) for _ in range(2)
+    ]
+    return max(1.0, *(float(one.communicate()[0]) / 0.5 for one in running))
 
 
 def processes() -> list[str]:
