@@ -315,6 +315,31 @@ _BY_TEXT: list[tuple[re.Pattern[str], Promise, Promise | None]] = [
             _("Remove containers that are no longer used."),
         ),
         (
+            r"no such command in the image: (?P<command>.*)",
+            _("“%(command)s” is not in the image."),
+            _("Look for a slip, or install it in the image with a step of its Dockerfile."),
+        ),
+        (
+            r"the command cannot be executed: (?P<command>.*)",
+            _("“%(command)s” cannot be executed."),
+            _("Look at its mode and its first line."),
+        ),
+        (
+            r"unable to find user (?P<name>.*): no matching entry in .*",
+            _("The image has no user “%(name)s”."),
+            _("Add it in the Dockerfile, or give a number."),
+        ),
+        (
+            r"unable to find group (?P<name>.*): no matching entry in .*",
+            _("The image has no group “%(name)s”."),
+            _("Add it in the Dockerfile, or give a number."),
+        ),
+        (
+            r"the working directory (?P<path>.*) is no folder in the image",
+            _("The working directory “%(path)s” is no folder in the image."),
+            _("Choose a folder."),
+        ),
+        (
             r"attach takes neither a command nor a user",
             _("Attaching takes neither a command nor a user."),
             _("Open a shell to choose them."),

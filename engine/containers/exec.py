@@ -19,10 +19,10 @@ from engine.config import EngineConfig
 from engine.containers.attempts import LOST_CODE, Attempt, Exit
 from engine.containers.layout import ContainerDir
 from engine.containers.settings import ContainerSettings
-from engine.errors import InvalidInput, NotFound, RuntimeFailed, WrongState
+from engine.errors import NotFound, RuntimeFailed, WrongState
 from engine.runtime import conmon
 from engine.runtime.conmon import Conmon, Supervised
-from engine.runtime.oci_runtime import OCIRuntime, exit_code_of
+from engine.runtime.oci_runtime import OCIRuntime, command_error
 from engine.runtime.processes import ProcessRef
 from engine.runtime.spec import ProcessSpec, build_process, environment
 from engine.runtime.users import resolve_user
@@ -126,7 +126,7 @@ class Execs:
             if isinstance(error, RuntimeFailed):
                 if not init.alive():
                     raise WrongState(f"container {id} has ended", id=id) from error
-                raise _explained(error, id) from error
+                raise command_error(error, request.args, id) or error from error
             raise
 
     def find(self, id: str, exec_id: str) -> Exec:
@@ -197,16 +197,3 @@ def _init(directory: ContainerDir) -> ProcessRef | None:
     for folder in reversed(directory.attempts().values()):
         return Attempt(folder, directory.id).processes()[1]
     return None
-
-
-def _explained(error: RuntimeFailed, id: str) -> Exception:
-    code = exit_code_of(error.message)
-    if code is None:
-        return error
-    return InvalidInput(
-        error.message,
-        hint="check the command against what the container has",
-        field="cmd",
-        id=id,
-        code=code,
-    )

@@ -41,7 +41,7 @@ from engine.network.ports import Reservation
 from engine.network.spec import Attachment, PortBinding, PublishedPort
 from engine.runtime.cgroups import hierarchies
 from engine.runtime.conmon import Conmon, Supervised
-from engine.runtime.oci_runtime import OCIRuntime, exit_code_of
+from engine.runtime.oci_runtime import OCIRuntime, command_error
 from engine.runtime.processes import ProcessRef
 from engine.runtime.rootfs import lookup, opened
 from engine.runtime.spec import (
@@ -419,13 +419,4 @@ def _explained(error: RuntimeFailed, settings: ContainerSettings) -> Exception:
     """A command that is not there is the user's to mend, with the code a shell would give."""
     if os.strerror(errno.ENOSPC).lower() in error.message.lower():
         return _no_space(settings.id)
-    code = exit_code_of(error.message)
-    if code is None:
-        return error
-    return InvalidInput(
-        error.message,
-        hint="check the command against what the image has",
-        field="cmd",
-        id=settings.id,
-        code=code,
-    )
+    return command_error(error, settings.args, settings.id) or error

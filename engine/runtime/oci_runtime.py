@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.errors import EngineError, RuntimeFailed
+from engine.errors import EngineError, InvalidInput, RuntimeFailed
 from engine.runtime import cgroups
 
 # Nothing of our own environment reaches a runtime or a conmon.
@@ -139,6 +140,20 @@ def error_text(output: bytes, name: str) -> str:
     if found:
         text = message.removesuffix('"').replace('\\"', '"')
     return f"{name}: {text}"
+
+
+def command_error(error: RuntimeFailed, args: Sequence[str], id: str) -> InvalidInput | None:
+    """What a person can mend when the command could not be run; None for any other failure."""
+    code = exit_code_of(error.message)
+    if code is None:
+        return None
+    command = args[0]
+    if code == 127:
+        text, hint = f"no such command in the image: {command}", "look for a slip, or install it"
+    else:
+        text = f"the command cannot be executed: {command}"
+        hint = "look at its mode and its first line"
+    return InvalidInput(text, hint=hint, field="command", id=id, code=code, command=command)
 
 
 def exit_code_of(message: str) -> int | None:
