@@ -329,22 +329,29 @@ def test_a_name_and_a_port_that_are_taken(person: Visitor, box: str) -> None:
     expect(page.locator("#id_name_error")).to_contain_text("The name “taken” is taken.")
 
 
-def test_what_the_image_does_not_have(person: Visitor, box: str) -> None:
+@both
+def test_what_the_image_does_not_have(person: Visitor, box: str, language: str) -> None:
     _have(person, box)
-    for name, field, value, words in (
-        ("ghost", "user", "ghost", "ghost"),
-        ("nothing", "command", "nosuch --flag", "nosuch"),
-        ("nowhere", "working_dir", "/etc/passwd", "/etc/passwd"),
+    korean = language == "ko"
+    for field, value, english, words in (
+        ("user", "ghost", "The image has no user “ghost”.", "“ghost” 사용자가 없습니다"),
+        ("command", "nosuch -x", "“nosuch” is not in the image.", "“nosuch” 명령이"),
+        ("command", "/etc/passwd", "“/etc/passwd” cannot be executed.", "실행할 수 없습니다"),
+        ("working_dir", "/etc/passwd", "is no folder in the image", "폴더가 아닙니다"),
     ):
+        name = f"{field}-{len(value)}-{language}"
         page = _run_form(person, box, name)
         page.fill(f"input[name={field}]", value)
         page.locator("[data-run-form] button.button-primary").click()
         page.wait_for_url(re.compile(rf"/containers/{name}/"))
-        expect(page.locator("#container-problem .notice-fail")).to_contain_text(words)
-    page = _run_form(person, box, "relative")
+        problem = page.locator("#container-problem .notice-fail")
+        expect(problem).to_contain_text(words if korean else english)
+        _fits(page)
+    page = _run_form(person, box, f"relative-{language}")
     page.fill("input[name=working_dir]", "relative/path")
     page.locator("[data-run-form] button.button-primary").click()
-    expect(page.locator("#id_working_dir_error")).to_contain_text("beginning with /")
+    words = "/로 시작" if korean else "beginning with /"
+    expect(page.locator("#id_working_dir_error")).to_contain_text(words)
 
 
 def test_a_terminal_s_command_that_is_no_command(person: Visitor, box: str) -> None:
