@@ -30,7 +30,11 @@ class Source {
     this.find("plain-file").hidden = true;
     this.find("pick-folder").onclick = () => folder.click();
     this.find("pick-archive").onclick = () => file.click();
-    folder.onchange = () => folder.files.length && this.folder(fromInput(folder.files));
+    folder.onchange = () => {
+      if (!folder.files.length) return;
+      const { name, entries } = fromInput(folder.files);
+      this.folder(name, Promise.resolve(entries));
+    };
     file.onchange = () => {
       const chosen = file.files[0];
       file.value = ""; // it goes in pieces, not with the form
@@ -58,12 +62,10 @@ class Source {
     if (this.find("upload-id").value) this.#show(true);
   }
 
-  async #dropped(transfer) {
+  #dropped(transfer) {
     const entry = transfer.items[0]?.webkitGetAsEntry?.();
-    if (entry?.isDirectory) {
-      const name = entry.name;
-      this.folder({ name, ...(await fromEntry(entry)) });
-    } else if (transfer.files[0]) this.archive(transfer.files[0]);
+    if (entry?.isDirectory) this.folder(entry.name, fromEntry(entry));
+    else if (transfer.files[0]) this.archive(transfer.files[0]);
   }
 
   clear() {
@@ -82,10 +84,15 @@ class Source {
       this.#problem(gettext("Choose a folder, a .tar (also .tar.gz, .tar.xz, .tar.zst) or a .zip."));
       return;
     }
-    this.#begin(file.name, file.name, file.size, [file]);
+    this.#begin(file.name, (run) => this.#send(run, file.name, file.size, [file]));
   }
 
-  async folder({ name, entries }) {
+  /** `reading` gives the entries; a large folder takes a while, and "Build" waits for that too. */
+  folder(name, reading) {
+    this.#begin(name, async (run) => this.#folder(run, name, await reading));
+  }
+
+  async #folder(run, name, entries) {
     const read = async (path) => entries.find((entry) => entry.path === path)?.file?.text();
     const ignored = ignoreRules((await read(".dockerignore")) ?? "");
     const where = this.form.elements.dockerfile_path?.value.trim() || "Dockerfile";
@@ -93,13 +100,14 @@ class Source {
       .filter(({ path }) => path === where || path === ".dockerignore" || !ignored(path))
       .sort((a, b) => (a.path < b.path ? -1 : 1));
     const dockerfile = await read(where);
+    if (run !== this.run) return false;
     if (dockerfile !== undefined && (!this.area.value.trim() || this.area.value === this.auto || this.form.closest("details"))) {
       this.#fill(dockerfile);
       this.auto = this.area.value; // as the control keeps it: line ends are its own
     }
     const files = kept.filter((entry) => entry.file).length;
     const words = ngettext("%s file", "%s files", files);
-    this.#begin(`${name}.tar`, name, packedSize(kept), pack(kept), interpolate(words, [files]));
+    return this.#send(run, `${name}.tar`, packedSize(kept), pack(kept), interpolate(words, [files]));
   }
 
   #fill(text) {
@@ -107,13 +115,17 @@ class Source {
     this.area.dispatchEvent(new Event("quayside:filled"));
   }
 
-  #begin(filename, shown, size, stream, detail = "") {
+  #begin(shown, work) {
     this.run += 1;
+    const run = this.run;
     this.#problem("");
     this.find("upload-id").value = "";
     this.find("upload-name").textContent = shown;
+    this.find("upload-detail").textContent = "";
+    this.find("upload-bar").removeAttribute("value");
     this.#show(true);
-    this.done = this.#send(this.run, filename, size, stream, detail).catch((error) => {
+    this.done = work(run).catch((error) => {
+      if (run !== this.run) return false;
       this.#show(false);
       this.#problem(
         error instanceof Refused
@@ -124,7 +136,7 @@ class Source {
     });
   }
 
-  async #send(run, filename, size, stream, detail) {
+  async #send(run, filename, size, stream, detail = "") {
     this.#progress(0, size, detail);
     const form = new URLSearchParams({ filename, size: String(size) });
     const upload = await request("POST", this.box.dataset.uploadsUrl, form);
@@ -209,7 +221,7 @@ async function fromEntry(root) {
     }
   }
   await walk(root, "");
-  return { entries };
+  return entries;
 }
 
 // ---------------------------------------------------------------- sending

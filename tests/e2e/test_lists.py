@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -81,3 +82,17 @@ def test_a_pressed_button_says_what_it_has_become(someone: Visitor, keyboard: bo
     assert again.inner_text() != word
     buttons = page.locator("#build-head :is(button, a.button)")
     expect(buttons.filter(has_text=word)).to_have_count(0)
+
+
+def test_build_waits_for_a_folder_that_is_still_read(someone: Visitor, tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "Dockerfile").write_text("FROM node\nCOPY . /app\n")
+    page = someone.open("/t/team/builds/new/")
+    page.evaluate(
+        "() => { const text = File.prototype.text; File.prototype.text = async function () {"
+        " await new Promise((done) => setTimeout(done, 1000)); return text.call(this); }; }"
+    )
+    page.set_input_files("[data-folder-input]", str(tmp_path / "app"))
+    page.locator("[data-build-submit]").click()
+    page.wait_for_url(re.compile(r"/builds/\d+/$"))
+    pages.build_ends(page)
