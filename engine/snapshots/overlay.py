@@ -153,7 +153,7 @@ class OverlaySnapshotter:
             else:
                 (self._active / key).rename(self._committed / name)
                 dropped = layer / "work"
-        remove_tree(dropped)
+        _discard(dropped)
 
     def remove(self, name: str) -> None:
         link = self._find(name)
@@ -169,7 +169,7 @@ class OverlaySnapshotter:
                 if child is not None:
                     raise Conflict(f"snapshot {name} is in use below {child}", name=name)
             dropped = self._unname(link)
-        remove_tree(dropped)
+        _discard(dropped)
 
     def usage(self, name: str) -> Usage:
         return usage_of(self.layer(name))
@@ -183,7 +183,7 @@ class OverlaySnapshotter:
                     layer.rename(self._trash / layer.name)
         dropped = list(self._trash.iterdir())
         for layer in dropped:
-            remove_tree(layer)
+            _discard(layer)
         return len(dropped)
 
     @contextmanager
@@ -263,6 +263,22 @@ class OverlaySnapshotter:
                 raise WrongState(
                     f"snapshot {name} is mounted at {found.target}", hint="unmount it first"
                 )
+
+
+def _discard(layer: Path) -> None:
+    """Remove the files of what has no name any more, unless somebody is at it: a sweep beside a
+    removal would trip over it. The lock dies with its holder."""
+    try:
+        fd = os.open(layer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_tree(layer)
+    except BlockingIOError:
+        return
+    finally:
+        os.close(fd)
 
 
 def _parent(layer: Path) -> str | None:

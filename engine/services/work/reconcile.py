@@ -72,9 +72,13 @@ def _builds() -> list[str]:
 
 
 def _layers() -> list[str]:
-    """What dead workers were unpacking."""
+    """What dead workers were unpacking, or removing."""
     removed = collect_abandoned(host().snapshots, Leases.of(host().config))
-    return [f"layer {name} of a dead worker removed" for name in removed]
+    changed = [f"layer {name} of a dead worker removed" for name in removed]
+    swept = host().snapshots.sweep()
+    if swept:
+        changed.append(f"{swept} layers without a name removed")
+    return changed
 
 
 def _has_open_operation(target: str, prefix: str) -> bool:
