@@ -183,7 +183,8 @@ async def test_engined_killed_and_started_again_costs_a_reconnect(box_site: BoxS
 async def test_the_download_is_what_the_program_wrote(box_site: BoxSite) -> None:
     box = box_site.run(
         "printf 'no newline'; sleep 0.1; echo ' here'; head -c 90000 /dev/zero | tr '\\0' x; echo; "
-        f"{COUNT.format(n=4000)}; echo '한글'; echo oops >&2; sleep 600"
+        # conmon keeps no order between the two streams: the last word comes well after the rest.
+        f"{COUNT.format(n=4000)}; echo '한글'; sleep 0.5; echo oops >&2; sleep 600"
     )
     async with signed_in(box_site.url) as person:
         async with person.socket(f"/ws/logs/{box.uid}/?from=-1") as socket:
