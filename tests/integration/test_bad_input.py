@@ -1,6 +1,9 @@
 """What people and registries do wrong: a typed error with a sentence and a hint at the right
 place, nothing half made, and the next correct try works. (`namespace` checks after each test that
-rows, disk and kernel agree.)"""
+rows, disk and kernel agree.)
+
+Longer than other modules because it is one list: each mistake stands once, beside its neighbours,
+and they share the fixtures of one home."""
 
 from __future__ import annotations
 
