@@ -12,6 +12,7 @@ from datetime import datetime
 from urllib.parse import urlencode
 
 from django.conf import settings
+from django.db.models import Count
 from django.http import HttpRequest
 from django.http.request import split_domain_port
 from django.urls import reverse
@@ -215,14 +216,21 @@ def took(build: Build) -> float | None:
 
 
 def image_rows(namespace: Namespace, team: str, images: Iterable[Image]) -> list[ImageRow]:
-    """`images` with tags prefetched and annotated with `used_by` (number of containers)."""
+    """`images` with tags prefetched. Containers are counted for these rows alone: joined to the
+    list, they would be counted for every image before the page is cut out of it."""
     rows = list(images)
+    used = dict(
+        Container.objects.filter(image__in=[row.pk for row in rows])
+        .values_list("image")
+        .annotate(Count("pk"))
+        .order_by()
+    )
     removing = set(
         Operation.objects.open()
         .filter(namespace=namespace, kind=Operation.Kind.IMAGE_REMOVE)
         .values_list("target", flat=True)
     )
-    return [_image_row(team, row, removing) for row in rows]
+    return [_image_row(team, row, used.get(row.pk, 0), str(row.pk) in removing) for row in rows]
 
 
 def names_of(image: Image) -> tuple[str, ...]:
@@ -231,7 +239,7 @@ def names_of(image: Image) -> tuple[str, ...]:
     return tuple(sorted(names, key=lambda name: not name.endswith(":latest")))
 
 
-def _image_row(team: str, image: Image, removing: set[str]) -> ImageRow:
+def _image_row(team: str, image: Image, used: int, pending: bool) -> ImageRow:
     names = names_of(image)
     run_name = names[0] if names else image.short_id
     return ImageRow(
@@ -240,6 +248,6 @@ def _image_row(team: str, image: Image, removing: set[str]) -> ImageRow:
         names=names,
         run_name=run_name,
         run=_run(team, run_name),
-        containers=getattr(image, "used_by", 0),
-        pending=str(image.pk) in removing,
+        containers=used,
+        pending=pending,
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import logging
 import os
 import pwd
@@ -33,6 +34,8 @@ BACKLOG = 1024
 PR_SET_PDEATHSIG = 1
 # A process that dies at once is started again after this, so that a mistake does not spin.
 RESTART_SECONDS = 1.0
+# Between two looks for garbage: a page of a hundred rows makes fewer objects that stay.
+GC_ALLOCATIONS = 20_000
 # A process says good-bye to its sockets first (console.webserver), hence the patience.
 STOP_SECONDS = 8.0
 
@@ -142,6 +145,10 @@ def serve_inherited(descriptor: int) -> None:
     from console.consumers.registry import registry
     from console.webserver import WebServer
 
+    # Every full collection would walk all of Django once more, in the middle of some page.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS)
     listening = socket.socket(fileno=descriptor)
     WebServer(application, listening, farewell=registry.farewell).run()
 

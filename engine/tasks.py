@@ -9,10 +9,17 @@ from __future__ import annotations
 from typing import Any
 
 from celery import shared_task
-from celery.signals import worker_shutting_down
+from celery.signals import worker_init, worker_shutting_down
+from django.conf import settings
 
+from engine.containers.exits import keep_in_memory
 from engine.services import operations
 from engine.services.work import builds, containers, images
+
+
+@worker_init.connect
+def _begin(**_: Any) -> None:
+    keep_in_memory(settings.ENGINE)
 
 
 @worker_shutting_down.connect

@@ -28,6 +28,7 @@ from django.test import override_settings
 
 from console.home import prepare, web_user
 from engine.config import EngineConfig
+from engine.containers.exits import keep_in_memory, let_go
 from engine.containers.layout import ContainerDir
 from engine.containers.logs import LogReader
 from engine.models import Build, Container, Namespace, Operation, Upload
@@ -60,6 +61,7 @@ def running_home(home: Path, **changes: Any) -> Iterator[EngineConfig]:
     with override_settings(ENGINE=config):
         prepare(config, web_user())
         host.cache_clear()
+        keep_in_memory(config)
         supervisor = Supervisor(config.exits_dir, record_exit)
         supervisor.start()
         try:
@@ -70,6 +72,7 @@ def running_home(home: Path, **changes: Any) -> Iterator[EngineConfig]:
             cgroups.kill(top)
             assert cgroups.wait_empty(top, 10)
             cgroups.remove_tree(top)
+            let_go(config)
             host.cache_clear()
 
 

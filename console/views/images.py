@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import messages
-from django.db.models import Count
 from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -72,14 +71,14 @@ class Slab:
 
 
 def _listed(images: ImageQuerySet) -> ImageQuerySet:
-    return images.prefetch_related("tags").annotate(used_by=Count("containers", distinct=True))
+    return images.prefetch_related("tags").defer("config", "layers")
 
 
 @team_view(Permission.SEE)
 def image_list(request: TeamRequest) -> HttpResponse:
     namespace, query = request.team.namespace, request.GET.get("q", "")
     found = Image.objects.for_namespace(namespace).search(query)
-    page = page_of(request, _listed(found).defer("config", "layers").order_by("-added_at", "-pk"))
+    page = page_of(request, _listed(found).order_by("-added_at", "-pk"))
     context = {
         "page": page,
         "rows": image_rows(namespace, request.team.slug, page.object_list),
@@ -94,7 +93,7 @@ def image_list(request: TeamRequest) -> HttpResponse:
 def image_rows_now(request: TeamRequest) -> HttpResponse:
     namespace = request.team.namespace
     found = Image.objects.for_namespace(namespace).filter(pk__in=ids_of(request))
-    rows = image_rows(namespace, request.team.slug, _listed(found).defer("config", "layers"))
+    rows = image_rows(namespace, request.team.slug, _listed(found))
     return render(request, "images/rows.html", {"rows": rows})
 
 

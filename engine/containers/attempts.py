@@ -148,6 +148,7 @@ class Attempt:
         return (self.folder / "finished.json").exists()
 
     def write_finished(self, ended: Exit) -> None:
+        """All there is to know of it from now on; the other files go, for they lie in memory."""
         write_json(
             self.folder / "finished.json",
             {
@@ -157,3 +158,6 @@ class Attempt:
                 "oom": ended.oom,
             },
         )
+        for file in self.folder.iterdir():
+            if file.name != "finished.json":
+                file.unlink(missing_ok=True)

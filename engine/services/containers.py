@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
@@ -20,7 +20,7 @@ from engine.ceiling import Ceiling
 from engine.containers.settings import ContainerSettings
 from engine.errors import InvalidInput, NameTaken, NotFound, WrongState
 from engine.events import Kind
-from engine.models import Container, Namespace, Network, Operation, Port
+from engine.models import Container, Image, Namespace, Network, Operation, Port
 from engine.network.spec import PortBinding
 from engine.oci.digest import Digest, chain_id
 from engine.runtime.signals import signal_number
@@ -78,9 +78,7 @@ def container_create(
     """The row, its address and its ports, and an operation that lays out its folder.
 
     Raises InvalidInput (with `field`), NotFound (the image), NameTaken, PolicyDenied."""
-    with transaction.atomic():
-        container = _create(namespace, request)
-        return container, _submit(Kinds.CONTAINER_CREATE, container, actor)
+    return _create(namespace, request, Kinds.CONTAINER_CREATE, actor)
 
 
 def container_run(
@@ -90,9 +88,7 @@ def container_run(
     size: tuple[int, int] | None = None,
 ) -> tuple[Container, Operation]:
     """Create and start in one operation. `size`: columns and rows of the terminal, if any."""
-    with transaction.atomic():
-        container = _create(namespace, request)
-        return container, _submit(Kinds.CONTAINER_START, container, actor, **_size(size))
+    return _create(namespace, request, Kinds.CONTAINER_START, actor, **_size(size))
 
 
 def container_start(
@@ -195,9 +191,31 @@ def _name_taken(name: str) -> NameTaken:
     )
 
 
-def _create(namespace: Namespace, request: ContainerRequest) -> Container:
-    """All checks, then the rows. Runs inside the caller's transaction."""
-    namespaces.lock(namespace)
+def _create(
+    namespace: Namespace, request: ContainerRequest, kind: Operation.Kind, actor: str, **args: Any
+) -> tuple[Container, Operation]:
+    """All checks, then the rows in one short transaction: an exit of another container waits for
+    SQLite's one writer too. What changed between the two is refused by constraints."""
+    planned = _plan(namespace, request)
+    while True:
+        try:
+            with transaction.atomic():
+                namespaces.lock(namespace)
+                container = _insert(namespace, request, planned)
+                return container, _submit(kind, container, actor, **args)
+        except IntegrityError as error:
+            planned = _planned_again(namespace, request, planned, error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    settings: ContainerSettings
+    image: Image
+    network: Network | None
+
+
+def _plan(namespace: Namespace, request: ContainerRequest) -> _Plan:
+    """Everything that can be wrong with a request, before anything is written."""
     image = images.find_image(namespace, request.image)
     if request.name:
         _check_name(request.name)
@@ -247,17 +265,36 @@ def _create(namespace: Namespace, request: ContainerRequest) -> Container:
         volumes=tuple(config.get("Volumes") or ()),
         networks=(network.name,) if network else (),
     )
+    return _Plan(container_settings, image, network)
+
+
+def _planned_again(
+    namespace: Namespace, request: ContainerRequest, planned: _Plan, error: IntegrityError
+) -> _Plan:
+    """Somebody was faster. Raises what a check would have said of it; a plan with another name
+    where nobody asked for this one."""
+    name = planned.settings.name
+    if not Container.objects.for_namespace(namespace).filter(name=name).exists():
+        images.find_image(namespace, request.image)
+        _network(namespace, request.network)
+        raise error
+    if request.name:
+        raise _name_taken(name) from error
+    return replace(planned, settings=replace(planned.settings, name=_free_name(namespace)))
+
+
+def _insert(namespace: Namespace, request: ContainerRequest, planned: _Plan) -> Container:
     container = Container.objects.create(
-        uid=uid,
+        uid=planned.settings.id,
         namespace=namespace,
         node=namespaces.node_local(),
-        name=name,
-        image=image,
+        name=planned.settings.name,
+        image=planned.image,
         image_name=request.image,
-        settings=container_settings.to_json(),
+        settings=planned.settings.to_json(),
     )
-    if network:
-        namespaces.address_take(network, container=container)
+    if planned.network:
+        namespaces.address_take(planned.network, container=container)
     Port.objects.bulk_create(
         Port(
             container=container,

@@ -15,6 +15,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from engine.containers.exits import keep_in_memory
 from engine.services.work.containers import record_exit
 from engine.services.work.host import host
 from engine.services.work.keeper import Keeper
@@ -40,6 +41,7 @@ class Command(BaseCommand):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise CommandError(f"another engined runs for {config.home}") from error
+            keep_in_memory(config)
             asyncio.run(self._run(StreamsProcess.begin(config)))
 
     async def _run(self, streams: StreamsProcess) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from engine.containers.exits import let_go
 from engine.runtime import cgroups
 from engine.runtime.steps import reap_steps
 from engine.services.work.host import host
@@ -40,5 +41,6 @@ class Command(BaseCommand):
             reap_steps(parts.runtime)
             for _, target in list(parts.snapshots.mounts()):
                 parts.snapshots.unmount(target)
+            let_go(parts.config)
             parts.network.release_all()
             cgroups.remove_tree(parent)

@@ -151,7 +151,7 @@ class Supervisor(threading.Thread):
         """conmon has ended. After an exit that is as it should be; otherwise its container has
         nobody left who would see its end or read its output, so it ends too."""
         uid, _, generation = name.partition(".")
-        if not (self._exits / name / uid).exists():
+        if Attempt(self._exits / name, uid).exit() is None:
             logger.error("the supervisor of container %s was lost", uid[:12])
             if init is not None:
                 init.send(signal.SIGKILL)
