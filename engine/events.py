@@ -16,6 +16,7 @@ class Kind(StrEnum):
     BUILD = "build"
     OPERATION = "operation"
     NETWORK = "network"
+    VOLUME = "volume"
     TERMINAL = "terminal"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from django.db import models
 from django.db.models import Q
 
@@ -9,13 +11,25 @@ from engine.models.image import Image
 from engine.models.scope import Namespace, Node
 
 
+def new_id() -> str:
+    """64 hex digits, as Docker's ids."""
+    return secrets.token_hex(32)
+
+
 class Network(models.Model):
+    """A bridge. `ip_range` (within the subnet, "" for all of it) is where addresses are taken."""
+
+    uid = models.CharField(max_length=64, unique=True, default=new_id, help_text="Docker's id")
     namespace = models.ForeignKey(Namespace, on_delete=models.CASCADE, related_name="networks")
-    name = models.CharField(max_length=63)
+    name = models.CharField(max_length=255)
     subnet = models.CharField(max_length=18, unique=True)
     gateway = models.GenericIPAddressField(protocol="IPv4")
     bridge = models.CharField(max_length=15, unique=True)
+    ip_range = models.CharField(max_length=18, blank=True)
     internal = models.BooleanField(default=False)
+    attachable = models.BooleanField(default=False)
+    labels = models.JSONField(default=dict)
+    options = models.JSONField(default=dict)
     created_at = models.DateTimeField(auto_now_add=True)
 
     class Meta:
@@ -80,6 +94,15 @@ class Container(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+    oom_killed = models.BooleanField(default=False)
+    stopped_by_hand = models.BooleanField(
+        default=False, help_text="its last end was asked for: no restart policy undoes it"
+    )
+    restart_count = models.PositiveIntegerField(default=0)
+    restart_at = models.DateTimeField(null=True, help_text="when its policy starts it again")
+    health = models.JSONField(
+        null=True, help_text="{status, failing_streak, log: [{start, end, exit_code, output}]}"
+    )
 
     objects = ContainerQuerySet.as_manager()
 
@@ -121,9 +144,11 @@ class Endpoint(models.Model):
         Container, null=True, on_delete=models.CASCADE, related_name="endpoints"
     )
     owner = models.CharField(max_length=40, blank=True)
+    uid = models.CharField(max_length=64, default=new_id, help_text="Docker's endpoint id")
     address = models.GenericIPAddressField(protocol="IPv4")
     mac = models.CharField(max_length=17)
-    names = models.JSONField(default=list)
+    names = models.JSONField(default=list, help_text="aliases, besides the name and the short id")
+    fixed = models.BooleanField(default=False, help_text="the address was asked for")
 
     class Meta:
         constraints = [
