@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from engine.streams.orm import orm
+from engine.services.orm import orm
 
 __all__ = ["orm"]

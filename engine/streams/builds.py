@@ -19,10 +19,10 @@ from engine.config import EngineConfig
 from engine.containers.watch import FolderWatcher
 from engine.errors import InvalidInput, NotFound
 from engine.models import Build
+from engine.services.orm import orm
 from engine.streams import follow
 from engine.streams.follow import GATHER_SECONDS, End, whole_number
 from engine.streams.framing import FrameStream, with_offset
-from engine.streams.orm import orm
 from engine.streams.window import Window
 
 CHUNK = 64 * 1024

@@ -18,7 +18,7 @@ from django.db import DatabaseError
 
 from engine.errors import NotFound
 from engine.models import Container
-from engine.streams.orm import orm
+from engine.services.orm import orm
 
 logger = logging.getLogger(__name__)
 

@@ -22,12 +22,12 @@ from engine.config import EngineConfig
 from engine.containers.watch import FolderWatcher
 from engine.errors import NotFound, QuaysideError
 from engine.models import StreamTicket
+from engine.services.orm import orm
 from engine.services.tickets import ticket_redeem
 from engine.streams import builds, logs
 from engine.streams.client import socket_path
 from engine.streams.framing import MAX_PAYLOAD, FrameKind, FrameStream, parse_json
 from engine.streams.hub import hub
-from engine.streams.orm import orm
 from engine.streams.terminals import Terminals
 
 logger = logging.getLogger(__name__)

@@ -25,11 +25,11 @@ from engine.containers.exec import ExecRequest, Execs
 from engine.containers.layout import ContainerDir
 from engine.containers.watch import FolderWatcher
 from engine.errors import QuaysideError, WrongState
+from engine.services.orm import orm
 from engine.services.work.host import host
 from engine.streams import follow, sessions
 from engine.streams.follow import End, whole_number
 from engine.streams.framing import FrameStream
-from engine.streams.orm import orm
 from engine.streams.sessions import Session
 from engine.streams.terminal import Place, Terminal
 from engine.streams.viewer import View

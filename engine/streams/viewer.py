@@ -14,11 +14,11 @@ from engine.containers.loglines import decode_tty
 from engine.containers.logs import LogReader
 from engine.errors import InvalidInput, QuaysideError
 from engine.models import TerminalSession
+from engine.services.orm import orm
 from engine.streams import screen, sessions
 from engine.streams.follow import End, waking, whole_number
 from engine.streams.framing import FrameStream, with_offset
 from engine.streams.hub import Watch, hub
-from engine.streams.orm import orm
 from engine.streams.screen import FAR_BYTES, Screen
 from engine.streams.sessions import Session
 from engine.streams.terminal import Terminal, Viewer

@@ -1,7 +1,8 @@
 """engined: supervises containers, keeps operations moving, reconciles, and serves every stream.
 
-The supervisor and the keeper wait in threads of their own (engine.services.work); streams run in a
-child process (engine.streams.process). SIGTERM ends it all; containers go on.
+The supervisor and the keeper wait in threads of their own (engine.services.work); streams and the
+Docker API run in processes of their own (engine.services.work.child). SIGTERM ends it all;
+containers go on.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from engine.api import server as api_server
 from engine.containers.exits import keep_in_memory
+from engine.services.work.child import Child
 from engine.services.work.containers import record_exit
 from engine.services.work.host import host
 from engine.services.work.keeper import Keeper
 from engine.services.work.reconcile import mend_names, reconcile, tidy
 from engine.services.work.supervisor import Supervisor
-from engine.streams.process import StreamsProcess
+from engine.streams import hub
+from engine.streams import server as streams_server
 
 logger = logging.getLogger(__name__)
 
@@ -42,18 +46,26 @@ class Command(BaseCommand):
             except BlockingIOError as error:
                 raise CommandError(f"another engined runs for {config.home}") from error
             keep_in_memory(config)
-            asyncio.run(self._run(StreamsProcess.begin(config)))
+            streams = Child.begin(config, streams_server.serve, hub.container_changed)
+            api = Child.begin(config, api_server.serve, api_server.container_changed)
+            asyncio.run(self._run((streams, api)))
 
-    async def _run(self, streams: StreamsProcess) -> None:
+    async def _run(self, children: tuple[Child, ...]) -> None:
         config = settings.ENGINE
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        supervisor = Supervisor(config.exits_dir, record_exit, streams.tell)
+
+        def told(uid: str) -> None:
+            for child in children:
+                child.tell(uid)
+
+        supervisor = Supervisor(config.exits_dir, record_exit, told)
         supervisor.start()
         # Without one of these it is no engined: it ends, and supervisord starts it anew.
-        loop.add_reader(streams.pidfd, stop.set)
+        for child in children:
+            loop.add_reader(child.pidfd, stop.set)
         loop.run_in_executor(None, supervisor.join).add_done_callback(lambda _: stop.set())
         keeper = Keeper(
             (
@@ -68,10 +80,12 @@ class Command(BaseCommand):
             for line in await loop.run_in_executor(None, reconcile):
                 logger.info("reconciled: %s", line)
             keeper.start()
-            streams.go()
+            for child in children:
+                child.go()
             await stop.wait()
         finally:
-            streams.stop()
+            for child in children:
+                child.stop()
             if keeper.is_alive():
                 keeper.stop()
             supervisor.stop()

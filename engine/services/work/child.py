@@ -1,8 +1,8 @@
-"""The streams in a process of their own, forked from engined.
+"""What engined serves, in processes of their own, forked from it: the streams, and the Docker API.
 
 Two hundred logs keep one interpreter lock busy: an exit must not wait behind them for its turn.
-So engined proper sees containers end and writes rows; its child here only moves bytes. Neither
-outlives the other: what ends first takes the other along, and both are started anew.
+So engined proper sees containers end and writes rows; its children only move bytes and answer.
+None outlives the others: what ends first takes them along, and all are started anew.
 """
 
 from __future__ import annotations
@@ -13,24 +13,27 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from django.db import connections
 
 from engine.config import EngineConfig
 from engine.runtime.processes import wait
-from engine.streams.hub import hub
-from engine.streams.server import serve
 
 logger = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _GO = b"go"
-# Streams say good-bye to web, which takes a moment for hundreds.
+# It says good-bye to its clients, which takes a moment for hundreds.
 _STOP_SECONDS = 5.0
 
 
-class StreamsProcess:
+Serve = Callable[[EngineConfig, asyncio.Event], Awaitable[None]]
+Heard = Callable[[str], None]
+
+
+class Child:
     """`begin` it before any thread is started; then `go`, `tell`, and `stop`."""
 
     def __init__(self, pid: int, link: socket.socket) -> None:
@@ -40,15 +43,17 @@ class StreamsProcess:
         """Readable once it has ended."""
 
     @classmethod
-    def begin(cls, config: EngineConfig) -> StreamsProcess:
-        """Fork; the child waits for `go` before it serves, and never returns from here."""
+    def begin(cls, config: EngineConfig, serve: Serve, heard: Heard) -> Child:
+        """Fork; the child waits for `go` before it serves, and never returns from here.
+
+        `serve(config, stop)` runs until `stop` is set; `heard(uid)` is what `tell` arrives at."""
         connections.close_all()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             ours.close()
-            _child(config, theirs, parent)
+            _child(config, serve, heard, theirs, parent)
         theirs.close()
         ours.setblocking(False)
         return cls(pid, ours)
@@ -75,22 +80,24 @@ class StreamsProcess:
         self._link.close()
 
 
-def _child(config: EngineConfig, link: socket.socket, parent: int) -> None:
+def _child(
+    config: EngineConfig, serve: Serve, heard: Heard, link: socket.socket, parent: int
+) -> None:
     """All of the child's life."""
     code = 1
     try:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:
             link.setblocking(False)
-            asyncio.run(_serve(config, link))
+            asyncio.run(_serve(config, serve, heard, link))
             code = 0
     except BaseException:
-        logger.exception("the streams ended")
+        logger.exception("%s ended", serve.__module__)
     finally:
         os._exit(code)
 
 
-async def _serve(config: EngineConfig, link: socket.socket) -> None:
+async def _serve(config: EngineConfig, serve: Serve, heard: Heard, link: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -101,11 +108,11 @@ async def _serve(config: EngineConfig, link: socket.socket) -> None:
     if stop.is_set():
         waiting.cancel()
         return
-    loop.add_reader(link, _hear, link)
+    loop.add_reader(link, _hear, link, heard)
     await serve(config, stop)
 
 
-def _hear(link: socket.socket) -> None:
+def _hear(link: socket.socket, heard: Heard) -> None:
     with suppress(BlockingIOError):
         while uid := link.recv(128):
-            hub.container_changed(uid.decode())
+            heard(uid.decode())
