@@ -18,6 +18,13 @@ from engine.models import Namespace
 MAX_JSON = 8 * 1024 * 1024
 
 
+def reply(value: object, status: int = 200) -> web.Response:
+    """JSON as the CLI takes it: it compares the content type with `application/json` to the
+    letter, and shows an error with a charset behind it raw."""
+    body = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return web.Response(body=body, status=status, headers={"Content-Type": "application/json"})
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """`actor` is local:NAME or user:ID; `version` like (1, 47)."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from engine.api.call import reply
 from engine.errors import (
     Conflict,
     EngineError,
@@ -93,7 +94,7 @@ def message_of(error: QuaysideError) -> str:
 
 
 def answer(status: int, message: str) -> web.Response:
-    return web.json_response({"message": message}, status=status)
+    return reply({"message": message}, status)
 
 
 def answer_error(error: QuaysideError) -> web.Response:

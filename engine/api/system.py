@@ -7,7 +7,7 @@ import platform
 
 from aiohttp import web
 
-from engine.api.call import Call, Routes
+from engine.api.call import Call, Routes, reply
 
 routes = Routes()
 
