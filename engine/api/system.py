@@ -51,4 +51,4 @@ async def version(call: Call) -> web.Response:
     }
     details = {key: values[key] for key in ("ApiVersion", "MinAPIVersion", "Os", "Arch")}
     components = [{"Name": "Engine", "Version": VERSION, "Details": details}]
-    return web.json_response({**values, "Platform": {"Name": "Quayside"}, "Components": components})
+    return reply({**values, "Platform": {"Name": "Quayside"}, "Components": components})
