@@ -82,7 +82,8 @@ def build_rows_now(request: TeamRequest) -> HttpResponse:
 
 def _light(builds: BuildQuerySet) -> BuildQuerySet:
     """Without the texts a list does not show."""
-    return builds.defer("dockerfile", "steps", "args").select_related("image")
+    unread = ("dockerfile", "steps", "args", "image__config", "image__layers")
+    return builds.select_related("image").defer(*unread)
 
 
 @team_view(Permission.BUILD, methods=["GET", "HEAD", "POST"])

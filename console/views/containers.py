@@ -27,12 +27,18 @@ from console.views.base import (
 from engine.errors import QuaysideError
 from engine.events import Kind
 from engine.models import Container
+from engine.models.container import ContainerQuerySet
 from engine.services import containers as service
 
 _STATES = {
     "running": [Container.State.RUNNING, Container.State.PAUSED, Container.State.RESTARTING],
     "stopped": [Container.State.CREATED, Container.State.EXITED, Container.State.DEAD],
 }
+
+
+def _listed(containers: ContainerQuerySet) -> ContainerQuerySet:
+    """With their ports, and without the settings a list does not show."""
+    return containers.prefetch_related("ports").defer("settings")
 
 
 @team_view(Permission.SEE)
@@ -48,7 +54,7 @@ def container_list(request: TeamRequest) -> HttpResponse:
         running=Count("pk", filter=Q(state__in=_STATES["running"])),
         stopped=Count("pk", filter=Q(state__in=_STATES["stopped"])),
     )
-    page = page_of(request, found.order_by("-created_at", "-pk").prefetch_related("ports"))
+    page = page_of(request, _listed(found).order_by("-created_at", "-pk"))
     context = {
         "page": page,
         "rows": container_rows(request, request.team.slug, page.object_list),
@@ -64,12 +70,8 @@ def container_list(request: TeamRequest) -> HttpResponse:
 @team_view(Permission.SEE)
 def container_rows_now(request: TeamRequest) -> HttpResponse:
     """The rows of `?ids=`, for live.js; those that are gone are simply missing."""
-    found = (
-        Container.objects.for_namespace(request.team.namespace)
-        .filter(pk__in=ids_of(request))
-        .prefetch_related("ports")
-    )
-    rows = container_rows(request, request.team.slug, found)
+    found = Container.objects.for_namespace(request.team.namespace)
+    rows = container_rows(request, request.team.slug, _listed(found.filter(pk__in=ids_of(request))))
     return render(request, "containers/rows.html", {"rows": rows})
 
 
