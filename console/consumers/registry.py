@@ -11,17 +11,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import ClassVar, Protocol
 
 from django.contrib.sessions.models import Session
 from django.db import DatabaseError
 from django.utils import timezone
 
+from console.consumers.access import Visitor
 from console.models import User
 from console.orm import orm
-
-if TYPE_CHECKING:
-    from console.consumers.base import SocketConsumer
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +28,24 @@ SWEEP_SECONDS = 0.5
 BLIND_SECONDS = 15.0
 
 
+class Seat(Protocol):
+    """What the registry needs of a socket: whose it is, and a way to close it."""
+
+    visitor: Visitor
+    most_per_user: ClassVar[int]
+
+    async def finish(self, code: int, reason: str, *, again: bool = False) -> None: ...
+
+
 class Registry:
     """Sockets by user, for limits; the sweep runs while there are any."""
 
     def __init__(self) -> None:
-        self._sockets: set[SocketConsumer] = set()
+        self._sockets: set[Seat] = set()
         self._sweep: asyncio.Task[None] | None = None
         self.leaving = False
 
-    def add(self, socket: SocketConsumer) -> bool:
+    def add(self, socket: Seat) -> bool:
         """False when this person has as many sockets of its kind as one may."""
         same = [
             other
@@ -52,7 +59,7 @@ class Registry:
             self._sweep = asyncio.create_task(self._run())
         return True
 
-    def discard(self, socket: SocketConsumer) -> None:
+    def discard(self, socket: Seat) -> None:
         self._sockets.discard(socket)
 
     async def farewell(self) -> None:
@@ -87,7 +94,7 @@ class Registry:
             await self._finish(changed, 4403, "access-changed")
 
     async def _finish(
-        self, sockets: Iterable[SocketConsumer], code: int, reason: str, *, again: bool = False
+        self, sockets: Iterable[Seat], code: int, reason: str, *, again: bool = False
     ) -> None:
         """One that fails to close must not keep the sweep from the others."""
         closing = [socket.finish(code, reason, again=again) for socket in sockets]

@@ -20,9 +20,10 @@ from engine.images.leases import Lease
 from engine.images.progress import Board, Progress
 from engine.images.unpack import Steps, unpack_layer
 from engine.oci import media_types
+from engine.oci.choice import choose
 from engine.oci.digest import Digest
 from engine.oci.image import Descriptor, ImageConfig, ImageIndex, Manifest
-from engine.oci.platform import Platform, choose, host, matches
+from engine.oci.platform import Platform, host, matches
 from engine.oci.reference import Reference
 from engine.registry import Endpoint, RegistryClient
 from engine.snapshots import Snapshotter

@@ -1,5 +1,6 @@
 """The values of the OCI specifications: pure data, no I/O; all of engine stands on it."""
 
+from engine.oci.choice import choose
 from engine.oci.digest import Digest, chain_id, chain_ids
 from engine.oci.image import (
     ContainerConfig,
@@ -11,7 +12,7 @@ from engine.oci.image import (
     Manifest,
     RootFS,
 )
-from engine.oci.platform import Platform, choose, host, matches
+from engine.oci.platform import Platform, host, matches
 from engine.oci.reference import Reference
 
 __all__ = [

@@ -11,13 +11,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
 
-from engine.errors import InvalidInput, NotFound
+from engine.errors import InvalidInput
 from engine.oci.fields import JSON, Fields
-
-if TYPE_CHECKING:
-    from engine.oci.image import Descriptor, ImageIndex
 
 _ARCHITECTURES = {
     "x86_64": "amd64",
@@ -129,40 +125,18 @@ def host() -> Platform:
 
 def matches(offered: Platform, wanted: Platform) -> bool:
     """Whether an image for `offered` runs where `wanted` is asked for."""
-    return _key(offered) in _candidates(wanted)
+    return key(offered) in candidates(wanted)
 
 
-def choose(index: ImageIndex, platform: Platform) -> Descriptor:
-    """The entry that suits best; the first of equals. It may point to an index again.
-
-    An entry without a platform is taken only where it is the only one. Raises NotFound, which
-    names what is offered. Attestations (platform unknown) are never taken.
-    """
-    offers = [entry for entry in index.manifests if entry.platform is not None]
-    for candidate in _candidates(platform):
-        for entry in offers:
-            if entry.platform is not None and _key(entry.platform) == candidate:
-                return entry
-    if len(index.manifests) == 1 and not offers:
-        return index.manifests[0]
-    names = sorted({str(e.platform) for e in offers} - {"unknown/unknown"})
-    offered = ", ".join(names) or "nothing that can run"
-    raise NotFound(
-        f"no image for {platform}: it is offered for {offered}",
-        hint="choose another tag, or build for one of these with --platform",
-        platform=str(platform),
-        offered=offered,
-    )
-
-
-def _key(platform: Platform) -> tuple[str, str, str]:
+def key(platform: Platform) -> tuple[str, str, str]:
+    """(os, architecture, variant), normal: what two platforms are compared by."""
     normal = platform.normalized()
     return normal.os, normal.architecture, normal.variant
 
 
-def _candidates(wanted: Platform) -> list[tuple[str, str, str]]:
+def candidates(wanted: Platform) -> list[tuple[str, str, str]]:
     """What runs on `wanted`, best first: containerd's platformVector."""
-    system, architecture, variant = _key(wanted)
+    system, architecture, variant = key(wanted)
     level = int(variant[1:]) if re.fullmatch(r"v\d{1,2}", variant) else 0
     found = [(system, architecture, variant)]
     if architecture == "amd64":

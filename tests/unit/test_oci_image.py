@@ -12,6 +12,7 @@ from referencing.jsonschema import DRAFT4
 
 from engine.errors import ContentCorrupt, InvalidInput, NotFound
 from engine.oci import media_types
+from engine.oci.choice import choose
 from engine.oci.digest import Digest
 from engine.oci.image import (
     ContainerConfig,
@@ -24,7 +25,7 @@ from engine.oci.image import (
     Platform,
     RootFS,
 )
-from engine.oci.platform import choose, host, matches
+from engine.oci.platform import host, matches
 
 SCHEMAS = Path(__file__).parent.parent / "data" / "image-spec"
 A, B = Digest.of(b"a"), Digest.of(b"b")
