@@ -352,7 +352,11 @@ class Containers:
                 *write_etc(directory.etc, hostname, attachments),
                 *volumes.mounts(directory.volumes, settings.volumes),
             ),
-            resources=Resources(settings.memory, settings.cpus, settings.pids),
+            resources=Resources(
+                settings.host.limits.memory,
+                (settings.host.limits.nano_cpus or 0) / 1e9 or None,
+                settings.host.limits.pids,
+            ),
             # As Docker: a namespace of their own on v2, the host's (read-only) on v1.
             private_cgroups=hierarchies().pure_v2,
         )

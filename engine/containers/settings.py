@@ -2,7 +2,7 @@
 
 Written once to containers/ID/settings.json, so that the machine knows its containers without
 any database. Values are as the image and the request gave them; resolving the user or the
-network happens at each start.
+network happens at each start. `host` is Docker's HostConfig (engine.containers.options).
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
 
-from engine.errors import InvalidInput
+from engine.containers.codec import decode, encode
+from engine.containers.options import EndpointSettings, HostOptions
+from engine.errors import ContentCorrupt, InvalidInput
 from engine.network.spec import PortBinding
+from engine.oci import Healthcheck
+from engine.oci.fields import JSON
 
 _ID = re.compile(r"[0-9a-f]{64}")
-_TUPLES = ("entrypoint", "cmd", "env", "exposed_ports", "volumes", "networks")
+# Written without what has its default: they are many and seldom set.
+_SPARSE = {"host", "endpoints"}
 
 
 def check_id(id: str) -> str:
@@ -33,8 +37,11 @@ class ContainerSettings:
     """`image` is the config's digest, `chain` the chain id of its layers ("" for none).
 
     `env` is the image's and the request's together, `NAME=value`. `volumes` are container paths
-    with a folder of the container's own; `networks` names, for people. `stop_timeout` is in
-    seconds; `memory` in bytes and `cpus` in processors, None without a limit.
+    with an anonymous volume; `networks` names, for people; `network_mode` as given (bridge, none,
+    host, container:NAME, a network's name), `endpoints` the wishes by network. `stop_timeout` is
+    in seconds, -1 waits for ever. `healthcheck` is the image's and the request's together, None
+    for none. `docker` is the request's HostConfig and NetworkingConfig as Docker's API gives them
+    back: opaque, nothing is decided by it.
     """
 
     id: str
@@ -47,9 +54,13 @@ class ContainerSettings:
     working_dir: str = "/"
     user: str = ""
     hostname: str = ""
+    domainname: str = ""
     tty: bool = False
     open_stdin: bool = False
     stdin_once: bool = False
+    attach_stdin: bool = False
+    attach_stdout: bool = False
+    attach_stderr: bool = False
     stop_signal: str = "SIGTERM"
     stop_timeout: int = 10
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -57,11 +68,12 @@ class ContainerSettings:
     exposed_ports: tuple[str, ...] = ()
     ports: tuple[PortBinding, ...] = ()
     volumes: tuple[str, ...] = ()
+    network_mode: str = "bridge"
     networks: tuple[str, ...] = ()
-    no_new_privileges: bool = False
-    memory: int | None = None
-    cpus: float | None = None
-    pids: int | None = None
+    endpoints: Mapping[str, EndpointSettings] = field(default_factory=dict)
+    healthcheck: Healthcheck | None = None
+    host: HostOptions = field(default_factory=HostOptions)
+    docker: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_id(self.id)
@@ -70,38 +82,34 @@ class ContainerSettings:
     def args(self) -> tuple[str, ...]:
         return self.entrypoint + self.cmd
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON-safe, one key a field."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        for name in _TUPLES:
-            values[name] = list(values[name])
-        values["labels"] = dict(self.labels)
-        values["ports"] = [
-            {
-                "container_port": port.container_port,
-                "protocol": port.protocol,
-                "host_ip": port.host_ip,
-                "host_port": port.host_port,
-            }
-            for port in self.ports
-        ]
+    @property
+    def no_new_privileges(self) -> bool:
+        return any(
+            option in ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true")
+            for option in self.host.security_opt
+        )
+
+    def to_json(self) -> dict[str, JSON]:
+        """JSON-safe, one key a field; those of `host` only where they are not the default."""
+        values = {
+            item.name: encode(getattr(self, item.name), sparse=item.name in _SPARSE)
+            for item in fields(self)
+            if item.name != "healthcheck"
+        }
+        values["healthcheck"] = self.healthcheck.to_dict() if self.healthcheck else None
         return values
 
     @classmethod
-    def from_json(cls, data: str | bytes | Mapping[str, Any]) -> ContainerSettings:
+    def from_json(cls, data: str | bytes | Mapping[str, object]) -> ContainerSettings:
         """Keys it does not know are left out, missing ones have their defaults.
 
         Raises InvalidInput when it is no settings at all.
         """
         try:
             values = dict(json.loads(data) if isinstance(data, str | bytes) else data)
-            known = {item.name for item in fields(cls)}
-            values = {name: value for name, value in values.items() if name in known}
-            for name in _TUPLES:
-                if name in values:
-                    values[name] = tuple(values[name])
-            if "ports" in values:
-                values["ports"] = tuple(PortBinding(**port) for port in values["ports"])
-            return cls(**values)
-        except (ValueError, TypeError) as error:
+            health = values.pop("healthcheck", None)
+            if health is not None:
+                values["healthcheck"] = Healthcheck.from_json(health)
+            return decode(cls, values)
+        except (ValueError, TypeError, ContentCorrupt) as error:
             raise InvalidInput(f"not a container's settings: {error}", field="settings") from error

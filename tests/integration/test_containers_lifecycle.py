@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from engine.containers import options
 from engine.containers.layout import ContainerDir
 from engine.containers.logs import Limits, LogReader, decode_tty
+from engine.containers.options import HostOptions
 from engine.containers.settings import ContainerSettings
 from engine.errors import Conflict, InvalidInput, NotFound, WrongState
 from engine.network.spec import PortBinding
@@ -205,7 +207,7 @@ def test_rotation_beside_a_writing_container(machine: Machine) -> None:
 
 
 def test_out_of_memory_is_told(machine: Machine) -> None:
-    id = machine.create("tail /dev/zero", memory=16 << 20)
+    id = machine.create("tail /dev/zero", host=HostOptions(limits=options.Limits(memory=16 << 20)))
     machine.start(id)
     ended = machine.finish(id)
     assert (ended.code, ended.oom) == (137, True)
@@ -349,7 +351,7 @@ def test_settings_survive_json() -> None:
         chain="",
         ports=(PortBinding(80, "udp", "127.0.0.1", 53),),
         labels={"a": "b"},
-        cpus=0.5,
+        host=HostOptions(limits=options.Limits(nano_cpus=500_000_000)),
     )
     assert ContainerSettings.from_json(json.dumps(settings.to_json())) == settings
     assert ContainerSettings.from_json({**settings.to_json(), "later": 1}) == settings

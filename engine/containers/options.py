@@ -1,0 +1,150 @@
+"""What `docker run` can ask of the host for one container: Docker's HostConfig, in our words.
+
+Values only, as they were asked for; unset is None, "" or empty. `engine.containers.checks` says
+what is wrong with them, `engine.ceiling` what root forbids, `engine.containers.config` what they
+become for the runtime. Sizes are bytes, times seconds unless said otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+MountType = Literal["bind", "volume", "tmpfs"]
+RestartName = Literal["no", "always", "unless-stopped", "on-failure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What `docker update` may change while it runs; None and "" are no limit.
+
+    `memory_swap` counts memory and swap together, -1 is unlimited, None twice the memory (as
+    Docker). `nano_cpus` is billionths of a processor. `pids` None or -1 is unlimited.
+    """
+
+    memory: int | None = None
+    memory_swap: int | None = None
+    memory_reservation: int | None = None
+    memory_swappiness: int | None = None
+    oom_kill_disable: bool = False
+    nano_cpus: int | None = None
+    cpu_shares: int | None = None
+    cpu_quota: int | None = None
+    cpu_period: int | None = None
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    blkio_weight: int | None = None
+    pids: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """`max_retries` 0 is without end; it means something with on-failure alone."""
+
+    name: RestartName = "no"
+    max_retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """`driver` json-file, local or none; `options` as given (max-size, max-file)."""
+
+    driver: str = "json-file"
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ulimit:
+    """setrlimit(2); `name` without RLIMIT_ and in small letters (nofile); -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device of the host's; `permissions` of the letters rwm."""
+
+    host: str
+    container: str
+    permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One of `-v` or `--mount`.
+
+    bind: `source` is the host's path; `create` makes the folder where it is missing (`-v` does,
+    `--mount` does not). volume: `name` is the volume's ("" an anonymous one), `source` is not
+    used; `no_copy` leaves it empty where the image has files. tmpfs: `options` are mount words
+    (`size=65536`, `mode=1777`). `options` of a bind or volume: further words as given (z, nosuid).
+    `propagation` is rprivate where "". `driver_options` and `labels` make a volume that is new.
+    """
+
+    type: MountType
+    destination: str
+    source: str = ""
+    name: str = ""
+    read_only: bool = False
+    propagation: str = ""
+    options: tuple[str, ...] = ()
+    no_copy: bool = False
+    create: bool = False
+    recursive: bool = True
+    driver_options: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointSettings:
+    """Wishes for one network: further names, a fixed address, a MAC address."""
+
+    aliases: tuple[str, ...] = ()
+    ipv4: str = ""
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostOptions:
+    """Texts are as Docker's API has them.
+
+    `shm_size` 0 is 64 MiB. `security_opt`: no-new-privileges[:true], seccomp=unconfined,
+    seccomp=JSON, apparmor=…, label=…. `tmpfs` is {container path: mount words, by commas}.
+    `extra_hosts` are `name:address`. Modes are "", private, host, shareable, none or
+    container:NAME, where a mode knows them. `init` None is no.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    log: LogConfig = field(default_factory=LogConfig)
+    shm_size: int = 0
+    ulimits: tuple[Ulimit, ...] = ()
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    privileged: bool = False
+    read_only: bool = False
+    init: bool | None = None
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    volumes_from: tuple[str, ...] = ()
+    group_add: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    extra_hosts: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    ipc_mode: str = ""
+    pid_mode: str = ""
+    uts_mode: str = ""
+    cgroupns_mode: str = ""
+    userns_mode: str = ""
+    cgroup_parent: str = ""
+    links: tuple[str, ...] = ()
+    oom_score_adj: int = 0
+    runtime: str = ""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    publish_all: bool = False
