@@ -224,7 +224,7 @@ class Builder:
             chain=chain,
             created="2023-11-14T22:13:20Z",
         )
-        _, described, image, manifest = write_image(self.content, state, {})
+        _, described, image, manifest = write_image(self.content, state)
         return LocalImage(described, image, manifest.layers)
 
     def as_image(self, built: Built) -> LocalImage:

@@ -7,7 +7,7 @@ Same content, same bytes: entries sorted and gzip without a time (engine.snapsho
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,14 +82,13 @@ def _clamp(path: str, limit: int) -> None:
 
 
 def write_image(
-    content: ContentStore, state: StageState, labels: Mapping[str, str]
+    content: ContentStore, state: StageState
 ) -> tuple[Descriptor, Descriptor, ImageConfig, Manifest]:
     """(manifest, config, image config, the manifest itself), stored. Raises NoSpace."""
-    config = replace(state.config, labels={**state.config.labels, **labels})
     image = ImageConfig(
         platform=state.platform,
         rootfs=RootFS(tuple(layer.diff_id for layer in state.layers)),
-        config=config,
+        config=state.config,
         history=state.history,
         created=state.created,
         author=state.author,

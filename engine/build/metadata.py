@@ -18,8 +18,10 @@ from engine.dockerfile.instructions import (
     Entrypoint,
     Env,
     Expose,
+    HealthCheck,
     Instruction,
     Label,
+    OnBuild,
     Run,
     Shell,
     StopSignal,
@@ -32,7 +34,19 @@ from engine.oci.image import ContainerConfig
 DEFAULT_SHELL = ("/bin/sh", "-c")
 _SIGNAL = re.compile(r"(?:SIG)?[A-Z][A-Z0-9]*(?:[+-]\d+)?|[1-9]\d?", re.IGNORECASE)
 
-Metadata = Env | Label | User | Expose | Volume | Cmd | Entrypoint | Shell | StopSignal
+Metadata = (
+    Env
+    | Label
+    | User
+    | Expose
+    | Volume
+    | Cmd
+    | Entrypoint
+    | Shell
+    | StopSignal
+    | HealthCheck
+    | OnBuild
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,11 @@ def apply(instruction: Metadata, config: ContainerConfig, *, cmd_is_ours: bool) 
             return Change(
                 replace(config, stop_signal=instruction.signal), f"STOPSIGNAL {instruction.signal}"
             )
+        case HealthCheck():
+            return Change(replace(config, healthcheck=instruction.check), instruction.text)
+        case OnBuild():
+            triggers = (*config.on_build, instruction.expression)
+            return Change(replace(config, on_build=triggers), f"ONBUILD {instruction.expression}")
 
 
 def command(instruction: Cmd | Entrypoint | Run, config: ContainerConfig) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.build.metadata import error_at
 from engine.build.scope import global_values, platform_args
@@ -18,9 +18,8 @@ from engine.dockerfile.instructions import (
     Add,
     Copy,
     From,
-    HealthCheck,
     Instruction,
-    OnBuild,
+    Label,
     Run,
     Transfer,
 )
@@ -38,13 +37,17 @@ _OCTAL = re.compile(r"[0-7]{1,4}")
 class Step:
     """`n` counts the plan's steps from 1; `index` the stage's own from 0, FROM being it.
 
-    `origin` is where COPY --from takes its files: a stage's index or an image's name."""
+    `origin` is where COPY --from takes its files: a stage's index or an image's name. `trigger`
+    tells an ONBUILD of the stage's base, `literal` a label of the request, which expands nothing.
+    """
 
     n: int
     stage: int
     index: int
     instruction: Instruction
     origin: int | str | None = None
+    trigger: bool = False
+    literal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +68,15 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`stages` are the needed ones, each after those it needs; the last is the target."""
+    """`stages` are the needed ones, each after those it needs; the last is the target. `before`
+    are the lines above the first FROM, `names` all stages' by their index."""
 
     stages: tuple[Stage, ...]
     global_args: Mapping[str, str]
     escape: str
     file: str
+    before: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def target(self) -> Stage:
@@ -80,11 +86,59 @@ class Plan:
     def steps(self) -> tuple[Step, ...]:
         return tuple(step for stage in self.stages for step in stage.steps)
 
+    def steps_of(self, stage: Stage) -> tuple[Step, ...]:
+        """The stage's steps as this plan has them."""
+        return next(one.steps for one in self.stages if one.index == stage.index)
+
+    def with_triggers(self, stage: Stage, triggers: Sequence[Instruction]) -> Plan:
+        """The plan with the ONBUILD triggers of the stage's base right after its FROM; what comes
+        after them counts on from there. Raises DockerfileError, Unsupported."""
+        added = []
+        for instruction in triggers:
+            _check(instruction, self.file)
+            origin = _origin(instruction, stage.index, self.names, self.file)
+            if isinstance(origin, int) and all(other.index != origin for other in self.stages):
+                raise error_at(
+                    instruction,
+                    f"the trigger takes from stage {origin}, which this target does not build",
+                    hint="build without --target",
+                    file=self.file,
+                )
+            added.append(Step(0, stage.index, 0, instruction, origin, trigger=True))
+        steps = (stage.steps[0], *added, *stage.steps[1:])
+        stages = [
+            replace(one, steps=steps) if one.index == stage.index else one for one in self.stages
+        ]
+        return replace(self, stages=_numbered(stages))
+
+    def with_labels(self, labels: Mapping[str, str]) -> Plan:
+        """The plan with a LABEL for each at the target's end, as Docker's classic builder."""
+        last = self.target.steps[-1].instruction
+        added = [
+            Step(
+                0,
+                self.target.index,
+                0,
+                Label(
+                    line=last.end_line,
+                    end_line=last.end_line,
+                    text=f"LABEL {name}={value}",
+                    source=f"LABEL {name}={value}",
+                    pairs=((name, value),),
+                ),
+                literal=True,
+            )
+            for name, value in sorted(labels.items())
+        ]
+        target = replace(self.target, steps=(*self.target.steps, *added))
+        return replace(self, stages=_numbered([*self.stages[:-1], target]))
+
     def to_event(self) -> dict[str, object]:
-        """The log's first event."""
+        """The log's first event; a second one tells the plan with the triggers of a base."""
         names = {stage.index: stage.name or str(stage.index) for stage in self.stages}
         return {
             "t": "plan",
+            **({"before": list(self.before)} if self.before else {}),
             "steps": [
                 {
                     "n": step.n,
@@ -92,10 +146,23 @@ class Plan:
                     "text": step.instruction.text,
                     "line": step.instruction.line,
                     "end": step.instruction.end_line,
+                    **({"trigger": True} if step.trigger else {}),
                 }
                 for step in self.steps
             ],
         }
+
+
+def _numbered(stages: Sequence[Stage]) -> tuple[Stage, ...]:
+    numbered = []
+    n = 0
+    for stage in stages:
+        steps = []
+        for index, step in enumerate(stage.steps):
+            n += 1
+            steps.append(replace(step, n=n, index=index))
+        numbered.append(replace(stage, steps=tuple(steps)))
+    return tuple(numbered)
 
 
 def make_plan(
@@ -145,7 +212,15 @@ def make_plan(
             )
         )
         n += len(drafts[index])
-    return Plan(tuple(stages), values, dockerfile.directives.escape, dockerfile.file)
+    first = next(n for n, one in enumerate(dockerfile.instructions) if isinstance(one, From))
+    return Plan(
+        tuple(stages),
+        values,
+        dockerfile.directives.escape,
+        dockerfile.file,
+        tuple(one.text for one in dockerfile.instructions[:first]),
+        tuple(names),
+    )
 
 
 def is_remote(source: str) -> bool:
@@ -280,11 +355,6 @@ def _check(instruction: Instruction, file: str) -> None:
         check(instruction, file)
 
 
-def _check_later(instruction: Instruction, file: str) -> None:
-    if isinstance(instruction, HealthCheck | OnBuild):
-        raise unsupported(instruction, instruction.keyword, "remove the line", file)
-
-
 def _check_run(instruction: Instruction, file: str) -> None:
     if not isinstance(instruction, Run):
         return
@@ -354,7 +424,6 @@ def octal_mode(instruction: Transfer, file: str) -> int | None:
 
 
 _CHECKS: tuple[Callable[[Instruction, str], None], ...] = (
-    _check_later,
     _check_run,
     _check_transfer,
     _check_add,

@@ -56,11 +56,13 @@ class Reporter:
         step: Step,
         state: Literal["cached", "built", "failed", "cancelled"],
         reason: Reason | None = None,
+        *,
+        id: str = "",
     ) -> float:
-        """The step's seconds since `begin`."""
+        """The step's seconds since `begin`. `id` (12 hex digits) names what it came to."""
         now = time.monotonic()
         seconds = now - self._started.get(step.n, now)
-        self._state(step, state, reason, seconds)
+        self._state(step, state, reason, seconds, id)
         self._results[step.n] = StepResult(
             n=step.n,
             text=step.instruction.text,
@@ -101,13 +103,17 @@ class Reporter:
 
         return progress
 
-    def _state(self, step: Step, state: StepState, reason: Reason | None, seconds: float) -> None:
+    def _state(
+        self, step: Step, state: StepState, reason: Reason | None, seconds: float, id: str = ""
+    ) -> None:
         event: dict[str, Any] = {
             "t": "step",
             "n": step.n,
             "state": state,
             "ms": round(seconds * 1000),
         }
+        if id:
+            event["id"] = id
         if reason is not None:
             event["reason"] = reason.to_json()
         self._event(event)

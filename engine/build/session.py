@@ -124,7 +124,7 @@ class Session:
         entry = self.hit(key, state)
         if entry is not None:
             self.trace(step, trace)
-            self.reporter.ended(step, "cached")
+            self.reporter.ended(step, "cached", id=short(key))
             return state.after(key, text, entry.created, entry.layer)
         reason = cache.why_missed(
             trace,
@@ -138,7 +138,7 @@ class Session:
             self.reporter.running(step, reason)
             layer = self._make(step, state, work)
         self.trace(step, trace)
-        seconds = self.reporter.ended(step, "built", reason)
+        seconds = self.reporter.ended(step, "built", reason, id=short(key))
         created = self.now()
         after = state.after(key, text, created, layer)
         self.engine.cache.put(
@@ -203,6 +203,11 @@ class Session:
         if self.epoch is not None:
             return self.epoch * 10**9
         return int(datetime.now(UTC).timestamp()) * 10**9
+
+
+def short(key: str) -> str:
+    """Twelve digits of a key or a digest, as Docker shows them."""
+    return key.removeprefix("sha256:")[:12]
 
 
 def operation_of(step: Step) -> str:

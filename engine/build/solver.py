@@ -21,13 +21,13 @@ from engine.build.ports import BuildEngine, BuildLog, BuildRequest, BuildResult
 from engine.build.report import Reporter
 from engine.build.run import Uplink, cancellation_of, run_command
 from engine.build.scope import Scope, platform_args, unused_args
-from engine.build.session import Session
+from engine.build.session import Session, short
 from engine.build.state import StageState
 from engine.build.transfer import TransferStep
 from engine.build.workspace import Workspace, clean_up
-from engine.dockerfile import parse, substitute
+from engine.dockerfile import parse, parse_trigger, substitute
 from engine.dockerfile.instructions import Arg, Maintainer, Run, Transfer, Workdir
-from engine.errors import Cancelled, NoSpace, QuaysideError, StepFailed
+from engine.errors import Cancelled, DockerfileError, NoSpace, QuaysideError, StepFailed
 from engine.oci import platform
 
 __all__ = ["build", "clean_up"]
@@ -62,10 +62,13 @@ class _Build:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.engine = session.engine
-        self.plan = session.plan
         self.reporter = session.reporter
         self.workspace = session.workspace
         self.uplink = Uplink(session.engine, session.workspace)
+
+    @property
+    def plan(self) -> Plan:
+        return self.session.plan
 
     def run(self) -> BuildResult:
         session = self.session
@@ -76,9 +79,7 @@ class _Build:
             self.uplink.close()
             session.remember()
         state = session.states[self.plan.target.index]
-        top, config, image, manifest = export.write_image(
-            self.engine.content, state, session.request.labels
-        )
+        top, config, image, manifest = export.write_image(self.engine.content, state)
         return BuildResult(
             manifest=top,
             config=config,
@@ -90,11 +91,19 @@ class _Build:
 
     def _stage(self, stage: Stage) -> StageState:
         state: StageState | None = None
-        for step in stage.steps:
+        waiting = list(reversed(self.session.plan.steps_of(stage)))
+        while waiting:
+            step = waiting.pop()
             self.reporter.begin(step)
             try:
                 self.session.check_cancelled()
-                state = self._from(step, stage) if state is None else self._step(step, state)
+                if state is None:
+                    state = self._from(step, stage)
+                    if state.config.on_build:
+                        state, steps = self._triggers(stage, state)
+                        waiting = list(reversed(steps[1:]))
+                else:
+                    state = self._step(step, state)
             except Cancelled:
                 self.reporter.ended(step, "cancelled")
                 raise
@@ -117,7 +126,9 @@ class _Build:
         written = step.instruction
         if isinstance(written, Arg):
             return self._arg(step, written, state)
-        instruction = substitute(written, state.values, self.plan.escape, self.plan.file)
+        instruction = written
+        if not step.literal:
+            instruction = substitute(written, state.values, self.plan.escape, self.plan.file)
         if isinstance(instruction, Run):
             return self._run(step, instruction, state)
         if isinstance(instruction, Transfer):
@@ -143,12 +154,12 @@ class _Build:
         if isinstance(stage.base, int):
             base = self.session.states[stage.base]
             scope = replace(scope, declared=base.scope.declared)
+            name = short(base.key)
             if base.missed is None:
-                self.reporter.ended(step, "cached")
+                self.reporter.ended(step, "cached", id=name)
             else:
-                self.reporter.ended(
-                    step, "built", Reason("parent", f"step {base.missed} was built anew")
-                )
+                why = Reason("parent", f"step {base.missed} was built anew")
+                self.reporter.ended(step, "built", why, id=name)
             return replace(base, scope=scope, cmd_is_ours=False)
         if stage.base is None:
             self.reporter.ended(step, "cached")
@@ -156,13 +167,6 @@ class _Build:
             self.session.trace(step, StepTrace(key, "", step.instruction.text))
             return StageState(key, platform.host(), scope)
         image, fetched = self.session.image(step, stage.base)
-        if image.image_config.config.on_build:
-            raise unsupported(
-                step.instruction,
-                f"the image {stage.base} with its ONBUILD triggers",
-                "use an image without them",
-                self.plan.file,
-            )
         digest = str(image.config.digest)
         key = cache.base_key(digest, self.session.epoch)
         trace = StepTrace(key, "", step.instruction.text, base=digest)
@@ -171,9 +175,34 @@ class _Build:
         if last is not None and last != trace:
             reason = cache.why_missed(trace, last, no_cache=False, first_miss=None, changed=())
         self.session.trace(step, trace)
-        self.reporter.ended(step, "built" if reason or fetched else "cached", reason)
+        self.reporter.ended(
+            step, "built" if reason or fetched else "cached", reason, id=short(digest)
+        )
         state = StageState.of_image(key, image.image_config, image.layers, scope)
         return replace(state, missed=step.n if reason else None)
+
+    def _triggers(self, stage: Stage, state: StageState) -> tuple[StageState, tuple[Step, ...]]:
+        """The stage's steps with its base's ONBUILD triggers among them, which run this once: the
+        image made here has its own only. Their errors are at the line of FROM."""
+        at = stage.steps[0].instruction
+        triggers = []
+        for text in state.config.on_build:
+            try:
+                trigger = parse_trigger(text)
+            except DockerfileError as error:
+                raise metadata.error_at(
+                    at,
+                    f"the ONBUILD trigger {text!r} of {stage.base}: {error.message}",
+                    hint=error.hint,
+                    file=self.plan.file,
+                ) from error
+            triggers.append(replace(trigger, line=at.line, end_line=at.end_line))
+        self.session.plan = self.plan.with_triggers(stage, triggers)
+        self.reporter.plan(self.plan)
+        return (
+            replace(state, config=replace(state.config, on_build=())),
+            self.plan.steps_of(stage),
+        )
 
     # Metadata
 
@@ -229,6 +258,7 @@ class _Build:
                     f"the command ended with code {code}",
                     hint=_HINTS.get(code, "its output above says why"),
                     code=code,
+                    command=" ".join(argv),
                     snapshot=name,
                 )
 
@@ -238,7 +268,7 @@ class _Build:
 def _plan(request: BuildRequest, reporter: Reporter) -> Plan:
     dockerfile = parse(request.dockerfile, request.dockerfile_name)
     host = platform.host()
-    plan = make_plan(dockerfile, request.args, request.target, host)
+    plan = make_plan(dockerfile, request.args, request.target, host).with_labels(request.labels)
     reporter.plan(plan)
     for finding in dockerfile.warnings:
         reporter.warn(finding.message, finding.line, finding.end_line)

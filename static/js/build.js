@@ -59,6 +59,12 @@ class BuildView {
   event(event) {
     switch (event.t) {
       case "plan":
+        // A second plan has a base's ONBUILD triggers in it: what waits is numbered anew.
+        for (const [n, step] of this.steps) {
+          if (step.state !== "waiting") continue;
+          step.element.remove();
+          this.steps.delete(n);
+        }
         for (const step of event.steps) this.plan(step);
         this.line.classList.add("unseen");
         break;

@@ -114,7 +114,7 @@ def assert_says(error: dict[str, Any] | None, id: str, *words: str, **context: A
         ('FROM node\nENV A="b\n', 2, 2, ""),
         ("FROM node\nRUN <<EOF\ntrue\n", 2, 2, "EOF"),
         ("FROM node\nEXPOSE eighty\n", 2, 2, "not a port: eighty"),
-        ("FROM node\nHEALTHCHECK NONE\n", 2, 2, "not supported"),
+        ("FROM node\nCOPY --link a b\n", 2, 2, "not supported"),
         ("FROM Node_:x:y\n", 1, 1, "Node_:x:y"),
     ],
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.build.ports import LayerProgress
-from engine.errors import InvalidInput, RegistryNotFound, StepFailed, Unsupported
+from engine.errors import DockerfileError, InvalidInput, RegistryNotFound, StepFailed, Unsupported
 from engine.oci import media_types
 from engine.oci.image import ContainerConfig, ImageConfig
 from tests.builder import BASE_EPOCH, Builder, builder
@@ -223,13 +223,60 @@ def test_a_base_without_history_keeps_count(builder: Builder) -> None:
     ]
 
 
-def test_onbuild_triggers_are_refused(builder: Builder) -> None:
-    builder.images.known["trigger"] = builder.make_image(
-        lambda root: (root / "x").touch(), ContainerConfig(on_build=("RUN true",))
+def test_onbuild_triggers_run_right_after_from_and_once(builder: Builder) -> None:
+    base = builder.build(
+        "FROM base\nONBUILD COPY a /a\nONBUILD RUN cat /a; echo $X\nONBUILD ENV Y=$X-y\n"
     )
-    with pytest.raises(Unsupported, match="ONBUILD") as caught:
-        builder.build("FROM trigger\n")
-    assert caught.value.context["line"] == 1
+    assert base.config.on_build == (
+        "COPY a /a",
+        "RUN cat /a; echo $X",
+        "ENV Y=$X-y",
+    )
+    builder.images.known["onbuild"] = builder.as_image(base)
+    builder.put("a", "from a\n")
+    built = builder.build("FROM onbuild\nRUN echo own $Y\n")
+    assert built.states[1:] == ["built"] * 4
+    assert built.log.output == "from a\n\nown -y\n"
+    assert built.config.on_build == ()
+    plans = built.log.of("plan")
+    assert [len(plan["steps"]) for plan in plans] == [2, 5]
+    assert [step["n"] for step in plans[1]["steps"] if step.get("trigger")] == [2, 3, 4]
+    assert set(builder.build("FROM onbuild\nRUN echo own $Y\n").states) == {"cached"}
+    staged = builder.build("FROM base AS b\nONBUILD RUN echo hooked\nFROM b\n")
+    assert staged.log.output == "hooked\n"
+
+
+def test_an_onbuild_trigger_that_cannot_be_read_names_from(builder: Builder) -> None:
+    builder.images.known["trigger"] = builder.make_image(
+        lambda root: (root / "x").touch(), ContainerConfig(on_build=("RUNN true",))
+    )
+    with pytest.raises(DockerfileError, match="RUNN") as caught:
+        builder.build("ARG X\nFROM trigger\n")
+    assert caught.value.context["line"] == 2
+    builder.images.known["later"] = builder.make_image(
+        lambda root: (root / "x").touch(), ContainerConfig(on_build=("ADD http://a/b /",))
+    )
+    with pytest.raises(Unsupported) as refused:
+        builder.build("FROM later\n")
+    assert refused.value.context["line"] == 1
+
+
+def test_a_health_check_is_in_the_config(builder: Builder) -> None:
+    line = "HEALTHCHECK --interval=5s --timeout=1m --start-period=2s --retries=4 CMD true"
+    built = builder.build(f"FROM base\n{line}\n")
+    check = built.config.healthcheck
+    assert check is not None
+    assert check.to_dict() == {
+        "Test": ["CMD-SHELL", "true"],
+        "Interval": 5 * 10**9,
+        "Timeout": 60 * 10**9,
+        "StartPeriod": 2 * 10**9,
+        "Retries": 4,
+    }
+    assert built.result.image_config.history[-1].created_by == line
+    none = builder.build(f"FROM base\n{line}\nHEALTHCHECK NONE\n")
+    assert none.config.healthcheck is not None
+    assert none.config.healthcheck.test == ("NONE",)
 
 
 def test_an_unknown_image_names_the_line_and_pull_is_asked_for(builder: Builder) -> None:
