@@ -47,7 +47,6 @@ from engine.runtime.rootfs import lookup, opened
 from engine.runtime.spec import (
     ContainerSpec,
     ProcessSpec,
-    Resources,
     build_spec,
     environment,
 )
@@ -352,11 +351,7 @@ class Containers:
                 *write_etc(directory.etc, hostname, attachments),
                 *volumes.mounts(directory.volumes, settings.volumes),
             ),
-            resources=Resources(
-                settings.host.limits.memory,
-                (settings.host.limits.nano_cpus or 0) / 1e9 or None,
-                settings.host.limits.pids,
-            ),
+            limits=settings.host.limits,
             # As Docker: a namespace of their own on v2, the host's (read-only) on v1.
             private_cgroups=hierarchies().pure_v2,
         )

@@ -11,31 +11,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from engine.runtime.resources import Limits
+from engine.runtime.rlimits import Ulimit
+
+__all__ = [
+    "Device",
+    "EndpointSettings",
+    "HostOptions",
+    "Limits",
+    "LogConfig",
+    "Mount",
+    "RestartPolicy",
+    "Ulimit",
+]
+
 MountType = Literal["bind", "volume", "tmpfs"]
 RestartName = Literal["no", "always", "unless-stopped", "on-failure"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What `docker update` may change while it runs; None and "" are no limit.
-
-    `memory_swap` counts memory and swap together, -1 is unlimited, None twice the memory (as
-    Docker). `nano_cpus` is billionths of a processor. `pids` None or -1 is unlimited.
-    """
-
-    memory: int | None = None
-    memory_swap: int | None = None
-    memory_reservation: int | None = None
-    memory_swappiness: int | None = None
-    oom_kill_disable: bool = False
-    nano_cpus: int | None = None
-    cpu_shares: int | None = None
-    cpu_quota: int | None = None
-    cpu_period: int | None = None
-    cpuset_cpus: str = ""
-    cpuset_mems: str = ""
-    blkio_weight: int | None = None
-    pids: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +43,6 @@ class LogConfig:
 
     driver: str = "json-file"
     options: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Ulimit:
-    """setrlimit(2); `name` without RLIMIT_ and in small letters (nofile); -1 is unlimited."""
-
-    name: str
-    soft: int
-    hard: int
 
 
 @dataclass(frozen=True, slots=True)

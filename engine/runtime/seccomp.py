@@ -3,7 +3,8 @@
 The profile is the field's own (containers-common's seccomp.json): rules in it say for which
 architectures and capabilities they hold, the OCI spec knows only the outcome. It lets every
 container make namespaces and mounts, for podman inside podman; Docker's does not, and neither
-does ours: user namespaces are the kernel's widest door. Leaves profiles made by users for later.
+does ours: user namespaces are the kernel's widest door.
+A profile somebody gives is taken as it is, without the tightening.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ import json
 import platform
 from functools import lru_cache
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
-from engine.errors import RuntimeFailed
+from engine.errors import InvalidInput, RuntimeFailed
 
 DEFAULT_PROFILE = Path("/usr/share/containers/seccomp.json")
 
@@ -46,6 +47,7 @@ _NEEDS: dict[str, frozenset[str]] = {
 # All CLONE_NEW* flags but CLONE_NEWTIME, which shares its bit with an exit signal's number.
 _CLONE_NAMESPACES = 0x7E020000
 _EPERM, _ENOSYS = 1, 38
+_ARGUMENT = ("index", "value", "valueTwo", "op")
 
 
 class Condition(TypedDict, total=False):
@@ -94,9 +96,27 @@ def default_profile(
 
 @lru_cache(maxsize=32)
 def _resolve(path: Path, stamp: int, capabilities: tuple[str, ...], machine: str) -> LinuxSeccomp:
-    profile = json.loads(path.read_bytes())
+    goarch = _ARCHITECTURES.get(machine, (machine, ""))[0]
+    resolved = _resolved(json.loads(path.read_bytes()), capabilities, machine)
+    return {**resolved, "syscalls": _tightened(resolved["syscalls"], goarch, set(capabilities))}
+
+
+@lru_cache(maxsize=32)
+def given_profile(text: str, capabilities: tuple[str, ...], machine: str = "") -> LinuxSeccomp:
+    """A profile in Docker's or the OCI's JSON; shared between callers. Raises InvalidInput."""
+    try:
+        return _resolved(json.loads(text), capabilities, machine or platform.machine())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidInput(
+            f"decoding seccomp profile failed: {error}",
+            hint="give a profile as Docker's documentation describes it",
+            field="security_opt",
+        ) from error
+
+
+def _resolved(profile: dict[str, Any], capabilities: tuple[str, ...], machine: str) -> LinuxSeccomp:
     goarch, native = _ARCHITECTURES.get(machine, (machine, ""))
-    architectures = [native] if native else []
+    architectures = list(profile.get("architectures") or ([native] if native else []))
     for entry in profile.get("archMap") or ():
         if entry["architecture"] == native:
             architectures += [
@@ -104,16 +124,16 @@ def _resolve(path: Path, stamp: int, capabilities: tuple[str, ...], machine: str
             ]
     held = set(capabilities)
     rules: list[Rule] = []
-    for entry in profile["syscalls"]:
+    for entry in profile.get("syscalls") or ():
         includes: Condition = entry.get("includes") or Condition()
         excludes: Condition = entry.get("excludes") or Condition()
         if not _applies(includes, excludes, goarch, held):
             continue
         rule: Rule = {
-            "names": entry["names"],
+            "names": entry.get("names") or [entry["name"]],
             "action": entry["action"],
             "args": [
-                {key: arg[key] for key in ("index", "value", "valueTwo", "op")}
+                {"valueTwo": 0, **{key: arg[key] for key in _ARGUMENT if key in arg}}
                 for arg in entry.get("args") or ()
             ],
         }
@@ -123,7 +143,7 @@ def _resolve(path: Path, stamp: int, capabilities: tuple[str, ...], machine: str
     resolved: LinuxSeccomp = {
         "defaultAction": profile["defaultAction"],
         "architectures": architectures,
-        "syscalls": _tightened(rules, goarch, held),
+        "syscalls": rules,
     }
     if profile.get("defaultErrnoRet") is not None:
         resolved["defaultErrnoRet"] = profile["defaultErrnoRet"]

@@ -7,14 +7,15 @@ to the callers, and asking whether a mount or a capability is allowed to the pol
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.errors import InvalidInput
 from engine.runtime import capabilities, seccomp
+from engine.runtime.resources import Limits, as_oci
+from engine.runtime.rlimits import Ulimit, rlimits
 from engine.runtime.users import User
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -36,8 +37,7 @@ MASKED_PATHS = (
     "/sys/devices/virtual/powercap",
 )
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-# As containerd's units: programs that need more raise their own soft limit.
-_NOFILE = (1024, 524288)
+_SAFE = ("nosuid", "noexec", "nodev")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +51,24 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
-class Resources:
-    """Limits; None is unlimited. `memory` in bytes, `cpus` in processors."""
+class Device:
+    """A node the container gets, `path` as it sees it; `access` of the letters rwm."""
 
-    memory: int | None = None
-    cpus: float | None = None
-    pids: int | None = None
+    path: str
+    type: Literal["b", "c"]
+    major: int
+    minor: int
+    access: str = "rwm"
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
     """What runs: the command, its environment (`NAME=value`) and the user it runs as.
 
-    `size` (columns, rows) is a tty's own from its first moment on.
+    `size` (columns, rows) is a tty's own from its first moment on. `oom_score_adj` None is ours.
     """
 
     args: tuple[str, ...]
@@ -74,22 +79,41 @@ class ProcessSpec:
     size: tuple[int, int] | None = None
     capabilities: tuple[str, ...] = field(default_factory=capabilities.resolve)
     no_new_privileges: bool = False
+    ulimits: tuple[Ulimit, ...] = ()
+    oom_score_adj: int | None = None
+    apparmor: str = ""
+
+
+def shm_mount(size: int = DEFAULT_SHM_BYTES) -> Mount:
+    """/dev/shm of `size` bytes."""
+    return Mount("shm", "/dev/shm", "tmpfs", (*_SAFE, "mode=1777", f"size={size}"))
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """`cgroup` is a path from the hierarchy's top; `hooks` go into config.json as they are."""
+    """`cgroup` is a path from the hierarchy's top; `hooks` go into config.json as they are.
+
+    `joined` names namespaces (pid, network, ipc, uts) that are not the container's own: a file
+    of the namespace to join, "" for the host's. `seccomp` None is the default profile, "" none.
+    `shm` None leaves /dev/shm out. `privileged` opens everything, all devices included.
+    """
 
     process: ProcessSpec
     rootfs: Path
     cgroup: str
     hostname: str
     mounts: tuple[Mount, ...] = ()
-    resources: Resources = field(default_factory=Resources)
+    limits: Limits = field(default_factory=Limits)
     readonly: bool = False
     privileged: bool = False
     private_cgroups: bool = False
-    shm_bytes: int = DEFAULT_SHM_BYTES
+    domainname: str = ""
+    shm: Mount | None = field(default_factory=shm_mount)
+    joined: Mapping[str, str] = field(default_factory=dict)
+    devices: tuple[Device, ...] = ()
+    sysctls: Mapping[str, str] = field(default_factory=dict)
+    seccomp: str | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
     hooks: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
 
@@ -119,9 +143,13 @@ def build_process(process: ProcessSpec, *, privileged: bool = False) -> dict[str
             "inheritable": [],
             "ambient": [],
         },
-        "rlimits": [_rlimit("RLIMIT_NOFILE", resource.RLIMIT_NOFILE, *_NOFILE)],
+        "rlimits": rlimits(process.ulimits),
         "noNewPrivileges": process.no_new_privileges,
     }
+    if process.oom_score_adj is not None:
+        built["oomScoreAdj"] = process.oom_score_adj
+    if process.apparmor:
+        built["apparmorProfile"] = process.apparmor
     if process.tty and process.size is not None:
         columns, rows = process.size
         built["consoleSize"] = {"width": columns, "height": rows}
@@ -132,26 +160,31 @@ def build_spec(spec: ContainerSpec) -> dict[str, Any]:
     """The whole config.json. Raises InvalidInput, and RuntimeFailed without a seccomp profile."""
     linux: dict[str, Any] = {
         "cgroupsPath": spec.cgroup,
-        "namespaces": [{"type": kind} for kind in _namespaces(spec)],
+        "namespaces": _namespaces(spec),
         "resources": _resources(spec),
-        "sysctl": {
-            # As Docker: ports below 1024 and ping need no privilege in a network of one's own.
-            "net.ipv4.ip_unprivileged_port_start": "0",
-            "net.ipv4.ping_group_range": "0 2147483647",
-        },
+        "sysctl": _sysctls(spec),
         "maskedPaths": [] if spec.privileged else list(MASKED_PATHS),
         "readonlyPaths": [] if spec.privileged else list(READONLY_PATHS),
     }
-    if not spec.privileged:
-        linux["seccomp"] = seccomp.default_profile(spec.process.capabilities)
+    if spec.devices:
+        linux["devices"] = [_device(device) for device in spec.devices]
+    if not spec.privileged and spec.seccomp != "":
+        linux["seccomp"] = (
+            seccomp.default_profile(spec.process.capabilities)
+            if spec.seccomp is None
+            else seccomp.given_profile(spec.seccomp, spec.process.capabilities)
+        )
     built: dict[str, Any] = {
         "ociVersion": "1.0.2",
         "process": build_process(spec.process, privileged=spec.privileged),
         "root": {"path": str(spec.rootfs), "readonly": spec.readonly},
-        "hostname": spec.hostname,
         "mounts": _mounts(spec),
         "linux": linux,
     }
+    if "uts" not in spec.joined:
+        built["hostname"] = spec.hostname
+    if spec.annotations:
+        built["annotations"] = dict(spec.annotations)
     if spec.hooks:
         built["hooks"] = dict(spec.hooks)
     return built
@@ -198,41 +231,65 @@ def _check(process: ProcessSpec) -> None:
         )
 
 
-def _namespaces(spec: ContainerSpec) -> tuple[str, ...]:
-    own = ("pid", "network", "ipc", "uts", "mount")
-    return (*own, "cgroup") if spec.private_cgroups else own
+def _namespaces(spec: ContainerSpec) -> list[dict[str, str]]:
+    built = []
+    for kind in ("pid", "network", "ipc", "uts"):
+        path = spec.joined.get(kind)
+        if path is None:
+            built.append({"type": kind})
+        elif path:
+            built.append({"type": kind, "path": path})
+    built.append({"type": "mount"})
+    if spec.private_cgroups:
+        built.append({"type": "cgroup"})
+    return built
 
 
-def _rlimit(name: str, which: int, soft: int, hard: int) -> dict[str, Any]:
-    """Never above our own hard limit: raising it would take CAP_SYS_RESOURCE."""
-    ours = resource.getrlimit(which)[1]
-    if ours != resource.RLIM_INFINITY:
-        soft, hard = min(soft, ours), min(hard, ours)
-    return {"type": name, "soft": soft, "hard": hard}
+def _sysctls(spec: ContainerSpec) -> dict[str, str]:
+    built = {}
+    if "network" not in spec.joined:
+        # As Docker: ports below 1024 and ping need no privilege in a network of one's own.
+        built["net.ipv4.ip_unprivileged_port_start"] = "0"
+        built["net.ipv4.ping_group_range"] = "0 2147483647"
+    if spec.domainname and "uts" not in spec.joined:
+        built["kernel.domainname"] = spec.domainname
+    return {**built, **spec.sysctls}
 
 
 def _resources(spec: ContainerSpec) -> dict[str, Any]:
-    limits = spec.resources
-    built: dict[str, Any] = {
-        "devices": [{"allow": spec.privileged, "access": "rwm"}]
+    rules: list[dict[str, Any]] = [{"allow": spec.privileged, "access": "rwm"}]
+    if not spec.privileged:
         # mknod of anything, use of nothing but what the runtime allows by itself (null, tty, …).
-        + [{"allow": True, "type": kind, "access": "m"} for kind in "cb" if not spec.privileged]
+        rules += [{"allow": True, "type": kind, "access": "m"} for kind in "cb"]
+        rules += [
+            {
+                "allow": True,
+                "type": device.type,
+                "major": device.major,
+                "minor": device.minor,
+                "access": device.access,
+            }
+            for device in spec.devices
+        ]
+    return {"devices": rules, **as_oci(spec.limits)}
+
+
+def _device(device: Device) -> dict[str, Any]:
+    return {
+        "path": device.path,
+        "type": device.type,
+        "major": device.major,
+        "minor": device.minor,
+        "fileMode": device.mode,
+        "uid": device.uid,
+        "gid": device.gid,
     }
-    if limits.memory is not None:
-        # swap counts memory and swap together: equal means no swap.
-        built["memory"] = {"limit": limits.memory, "swap": limits.memory}
-    if limits.cpus is not None:
-        built["cpu"] = {"quota": int(limits.cpus * 100_000), "period": 100_000}
-    if limits.pids is not None:
-        built["pids"] = {"limit": limits.pids}
-    return built
 
 
 def _mounts(spec: ContainerSpec) -> list[dict[str, Any]]:
     access = "rw" if spec.privileged else "ro"
-    safe = ["nosuid", "noexec", "nodev"]
     built = [
-        Mount("proc", "/proc", "proc", tuple(safe)),
+        Mount("proc", "/proc", "proc", _SAFE),
         Mount("tmpfs", "/dev", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
         Mount(
             "devpts",
@@ -240,11 +297,12 @@ def _mounts(spec: ContainerSpec) -> list[dict[str, Any]]:
             "devpts",
             ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
         ),
-        Mount("sysfs", "/sys", "sysfs", (*safe, access)),
-        Mount("cgroup", "/sys/fs/cgroup", "cgroup", (*safe, "relatime", access)),
-        Mount("mqueue", "/dev/mqueue", "mqueue", tuple(safe)),
-        Mount("shm", "/dev/shm", "tmpfs", (*safe, "mode=1777", f"size={spec.shm_bytes}")),
+        Mount("sysfs", "/sys", "sysfs", (*_SAFE, access)),
+        Mount("cgroup", "/sys/fs/cgroup", "cgroup", (*_SAFE, "relatime", access)),
+        Mount("mqueue", "/dev/mqueue", "mqueue", _SAFE),
     ]
+    if spec.shm is not None:
+        built.append(spec.shm)
     # Parents before what lies in them, and ours before the caller's (moby sorts the same way).
     extra = sorted(spec.mounts, key=lambda mount: mount.destination.rstrip("/").count("/"))
     return [

@@ -22,7 +22,8 @@ from typing import Literal
 from engine.errors import Cancelled, Conflict, RuntimeFailed
 from engine.runtime import processes
 from engine.runtime.oci_runtime import ENVIRONMENT, OCIRuntime, exit_code_of
-from engine.runtime.spec import ContainerSpec, Mount, ProcessSpec, Resources, build_spec
+from engine.runtime.resources import Limits
+from engine.runtime.spec import ContainerSpec, Mount, ProcessSpec, build_spec
 from engine.runtime.stubs import Stubs
 
 Stream = Literal["stdout", "stderr"]
@@ -74,7 +75,7 @@ class Step:
     process: ProcessSpec
     hostname: str = "build"
     mounts: tuple[Mount, ...] = ()
-    resources: Resources = field(default_factory=Resources)
+    limits: Limits = field(default_factory=Limits)
 
 
 def run_step(
@@ -209,7 +210,7 @@ class _Run:
                 cgroup=self.runtime.cgroup(self.name),
                 hostname=self.step.hostname,
                 mounts=self.step.mounts,
-                resources=self.step.resources,
+                limits=self.step.limits,
                 hooks={"createRuntime": [hook]} if pipes else {},
             )
         )

@@ -14,11 +14,11 @@ from referencing.jsonschema import DRAFT4
 
 from engine.errors import InvalidInput, RuntimeFailed
 from engine.runtime import capabilities, seccomp
+from engine.runtime.resources import Limits
 from engine.runtime.spec import (
     ContainerSpec,
     Mount,
     ProcessSpec,
-    Resources,
     build_process,
     build_spec,
     environment,
@@ -48,7 +48,7 @@ def validator() -> Draft4Validator:
     [
         container(),
         container(privileged=True, private_cgroups=True, readonly=True),
-        container(resources=Resources(memory=64 << 20, cpus=0.5, pids=20)),
+        container(limits=Limits(memory=64 << 20, nano_cpus=500_000_000, pids=20)),
         container(
             process=ProcessSpec(args=("sh",), user=User(1000, 50, (29,)), tty=True),
             mounts=(Mount("/x", "/y"), Mount("tmpfs", "/t", "tmpfs", ("size=1m",))),
