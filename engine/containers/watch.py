@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -112,3 +114,34 @@ class Subscription:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@asynccontextmanager
+async def waking(watcher: FolderWatcher, folder: Path, wake: asyncio.Event) -> AsyncIterator[None]:
+    """Set `wake` whenever something in `folder` changes, from when the folder exists on."""
+
+    async def relay() -> None:
+        while True:
+            subscription, exact = _subscribe(watcher, folder)
+            with subscription:
+                wake.set()  # what came between its making and now
+                while exact or not folder.is_dir():
+                    await subscription.changed()
+                    wake.set()
+
+    task = asyncio.create_task(relay())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _subscribe(watcher: FolderWatcher, folder: Path) -> tuple[Subscription, bool]:
+    """On the folder, or on the nearest above it that exists."""
+    for candidate in (folder, *folder.parents):
+        try:
+            return watcher.subscribe(candidate), candidate == folder
+        except FileNotFoundError:
+            continue
+    raise AssertionError("the root folder exists")

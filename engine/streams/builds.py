@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import EngineConfig
-from engine.containers.watch import FolderWatcher
+from engine.containers.watch import FolderWatcher, waking
 from engine.errors import InvalidInput, NotFound
 from engine.models import Build
 from engine.services.orm import orm
@@ -44,7 +44,7 @@ async def stream(
     start = max(0, whole_number(request, "from", 0))
     follower = _Follower(frames, id, folder / "log.jsonl", start)
     await frames.send({"t": "hello", "v": 1, "from": start, "state": state})
-    async with follow.waking(watcher, folder, follower.wake):
+    async with waking(watcher, folder, follower.wake):
         return await follow.run(frames, follower.pump(), follower.heard)
 
 

@@ -1,4 +1,4 @@
-"""What every stream does besides its bytes: hear its reader, and wait for files without polling.
+"""What every stream does besides its bytes: hear its reader.
 
 A stream is a pump (sends) beside an inbox (acks and the like). When the pump returns, its value
 is the stream's `end`; when the reader hangs up, the pump is cancelled.
@@ -7,12 +7,9 @@ is the stream's `end`; when the reader hangs up, the pump is cancelled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from engine.containers.watch import FolderWatcher, Subscription
 from engine.errors import InvalidInput
 from engine.streams.framing import FrameKind, FrameStream, parse_json
 
@@ -57,37 +54,6 @@ async def _hear(
             raise InvalidInput("no bytes are taken here")
         else:
             await heard_bytes(payload)
-
-
-@asynccontextmanager
-async def waking(watcher: FolderWatcher, folder: Path, wake: asyncio.Event) -> AsyncIterator[None]:
-    """Set `wake` whenever something in `folder` changes, from when the folder exists on."""
-
-    async def relay() -> None:
-        while True:
-            subscription, exact = _subscribe(watcher, folder)
-            with subscription:
-                wake.set()  # what came between its making and now
-                while exact or not folder.is_dir():
-                    await subscription.changed()
-                    wake.set()
-
-    task = asyncio.create_task(relay())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-def _subscribe(watcher: FolderWatcher, folder: Path) -> tuple[Subscription, bool]:
-    """On the folder, or on the nearest above it that exists."""
-    for candidate in (folder, *folder.parents):
-        try:
-            return watcher.subscribe(candidate), candidate == folder
-        except FileNotFoundError:
-            continue
-    raise AssertionError("the root folder exists")
 
 
 def whole_number(request: dict[str, Any], name: str, absent: int) -> int:

@@ -18,7 +18,7 @@ from engine.config import EngineConfig
 from engine.containers.layout import ContainerDir
 from engine.containers.loglines import decode_tty
 from engine.containers.logs import Chunk, LogReader
-from engine.containers.watch import FolderWatcher
+from engine.containers.watch import FolderWatcher, waking
 from engine.errors import InvalidInput
 from engine.streams import follow
 from engine.streams.follow import GATHER_SECONDS, End, whole_number
@@ -62,7 +62,7 @@ async def stream(
                 "tty": state.tty,
             }
         )
-        async with follow.waking(watcher, folder, follower.wake):
+        async with waking(watcher, folder, follower.wake):
             return await follow.run(frames, follower.pump(), follower.heard)
 
 

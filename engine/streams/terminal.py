@@ -14,21 +14,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.containers.attach import Attach
 from engine.containers.attempts import Attempt
+from engine.containers.ends import until_end
 from engine.containers.logs import LogReader
 from engine.containers.watch import FolderWatcher
 from engine.errors import WrongState
 from engine.runtime import conmon
-from engine.runtime.processes import ProcessRef
-from engine.streams.follow import waking
 from engine.streams.window import WINDOW, Window
 
 logger = logging.getLogger(__name__)
@@ -121,24 +119,8 @@ class Terminal:
 
     async def _watch(self) -> None:
         """Until the exit code is there, or conmon is gone without leaving one."""
-        wake = asyncio.Event()
         attempt = self.place.attempt
-        async with waking(self._watcher, attempt.folder, wake):
-            while (exit := attempt.exit()) is None:
-                if attempt.started() is None:
-                    if not attempt.begun:
-                        break  # cleaned up with its container before we saw its code
-                    await wake.wait()
-                    wake.clear()
-                    continue
-                conmon_ref, init_ref = attempt.processes()
-                with _readable(init_ref, self._let_go), _readable(conmon_ref, wake.set):
-                    if conmon_ref is None or not conmon_ref.alive():
-                        # It writes the code before it ends: one more look decides.
-                        exit = attempt.exit()
-                        break
-                    await wake.wait()
-                    wake.clear()
+        exit = (await until_end(self._watcher, attempt, dying=self._let_go)).exit
         with LogReader(self.place.log) as reader:
             offset = self.place.ceiling(reader)
         if exit is not None:
@@ -294,24 +276,3 @@ class Terminal:
         if self._watching is not None:
             self._watching.cancel()
             self._watching = None
-
-
-@contextmanager
-def _readable(process: ProcessRef | None, then: Callable[[], None]) -> Iterator[None]:
-    """Call `then` once `process` has ended, while in the block."""
-    descriptor = process.open() if process else None
-    loop = asyncio.get_running_loop()
-    if descriptor is not None:
-        loop.add_reader(descriptor, _once, loop, descriptor, then)
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
-
-
-def _once(loop: asyncio.AbstractEventLoop, descriptor: int, then: Callable[[], None]) -> None:
-    """A pidfd stays readable: told once is enough."""
-    loop.remove_reader(descriptor)
-    then()

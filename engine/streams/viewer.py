@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from engine.containers.loglines import decode_tty
 from engine.containers.logs import LogReader
+from engine.containers.watch import waking
 from engine.errors import InvalidInput, QuaysideError
 from engine.models import TerminalSession
 from engine.services.orm import orm
 from engine.streams import screen, sessions
-from engine.streams.follow import End, waking, whole_number
+from engine.streams.follow import End, whole_number
 from engine.streams.framing import FrameStream, with_offset
 from engine.streams.hub import Watch, hub
 from engine.streams.screen import FAR_BYTES, Screen
