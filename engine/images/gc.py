@@ -20,6 +20,7 @@ from engine.oci.digest import Digest
 from engine.oci.fields import Fields
 from engine.oci.image import ImageConfig, ImageIndex, Manifest
 from engine.snapshots import Snapshotter
+from engine.snapshots.usage import Usage
 
 GRACE_SECONDS = 3600.0
 _INGEST_SECONDS = 24 * 3600.0
@@ -37,11 +38,14 @@ class Referenced:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What was removed: `bytes` of blobs (as compressed) and of snapshots together."""
+    """What was removed: `bytes` of blobs (as compressed) and of snapshots together; `layers` are
+    the snapshots' names, and `length` of their files as Docker counts."""
 
     blobs: int
     snapshots: int
     bytes: int
+    layers: tuple[str, ...] = ()
+    length: int = 0
 
 
 def collect(
@@ -51,8 +55,12 @@ def collect(
     referenced: Callable[[], Referenced],
     *,
     grace_seconds: float = GRACE_SECONDS,
+    released: frozenset[str] = frozenset(),
 ) -> Collected:
     """Remove what nothing needs; idempotent, and safe to kill at any moment.
+
+    `released` are names (blobs, snapshots) that had a row until now: they get no grace, for who
+    still works with them has them leased.
 
     `referenced` is called once, under the lock, and MUST read what is committed by then. Raises
     ContentCorrupt, having removed nothing, where a referenced manifest cannot be read.
@@ -61,15 +69,16 @@ def collect(
         rows = referenced()
         keep = names_of(content, rows.manifests) | rows.names | held.names
         before = time.time() - grace_seconds
-        removed, snapshot_bytes = _sweep_snapshots(snapshots, keep, held, before)
+        removed, usage = _sweep_snapshots(snapshots, keep, held, before, released)
         blobs = [
             info
             for info in content.walk()
-            if info.digest not in keep and not _younger(content, info.digest, before)
+            if info.digest not in keep
+            and (info.digest in released or not _younger(content, info.digest, before))
         ]
         freed = sum(info.size for info in blobs if content.delete(info.digest))
     content.expire_ingests(_INGEST_SECONDS)
-    return Collected(len(blobs), removed, freed + snapshot_bytes)
+    return Collected(len(blobs), len(removed), freed + usage.bytes, tuple(removed), usage.length)
 
 
 def collect_abandoned(snapshots: Snapshotter, leases: Leases) -> list[str]:
@@ -112,8 +121,8 @@ def names_of(content: ContentStore, manifests: Iterable[Digest]) -> set[str]:
 
 
 def _sweep_snapshots(
-    snapshots: Snapshotter, keep: set[str], held: Held, before: float
-) -> tuple[int, int]:
+    snapshots: Snapshotter, keep: set[str], held: Held, before: float, released: frozenset[str]
+) -> tuple[list[str], Usage]:
     """Committed snapshots under nothing that stays, and what dead pulls were unpacking."""
     infos = {info.name: info for info in snapshots.walk()}
     staying: set[str] = set()
@@ -121,7 +130,9 @@ def _sweep_snapshots(
         if info.kind == "active":
             stays = not _abandoned(info.name, held)
         else:
-            stays = info.name in keep or _made_after(snapshots, info.name, before)
+            stays = info.name in keep or (
+                info.name not in released and _made_after(snapshots, info.name, before)
+            )
         name: str | None = info.name if stays else None
         while name is not None and name not in staying:
             staying.add(name)
@@ -130,16 +141,18 @@ def _sweep_snapshots(
     for info in infos.values():
         if info.parent in children:
             children[info.parent] += 1
-    removed = freed = 0
+    removed: list[str] = []
+    freed = Usage(0, 0)
     ready = [name for name in infos if name not in staying and not children[name]]
     while ready:
         name = ready.pop()
         try:
-            size = snapshots.usage(name).bytes
+            usage = snapshots.usage(name)
             snapshots.remove(name)
         except (Conflict, WrongState, NotFound):
             continue  # mounted, built upon or gone since we looked: the next collection sees it
-        removed, freed = removed + 1, freed + size
+        removed.append(name)
+        freed += usage
         parent = infos[name].parent
         if parent in children and parent is not None:
             children[parent] -= 1

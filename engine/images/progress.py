@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["resolving", "downloading", "extracting", "done"]
+Kind = Literal["resolving", "exists", "downloading", "extracting", "done"]
 
 
 @dataclass(frozen=True, slots=True)

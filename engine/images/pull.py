@@ -17,7 +17,7 @@ from typing import TypeVar
 from engine.content import ContentStore, Ingest
 from engine.errors import Cancelled, Conflict, ContentCorrupt, NoSpace, NotFound, Unsupported
 from engine.images.leases import Lease
-from engine.images.progress import Board, Progress
+from engine.images.progress import Board, Kind, Progress
 from engine.images.unpack import Steps, unpack_layer
 from engine.oci import media_types
 from engine.oci.choice import choose
@@ -139,6 +139,7 @@ class _Pull:
         self._snapshots = snapshots
         self._platform = platform
         self._lease = lease
+        self._here: set[Digest] = set()
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -162,8 +163,14 @@ class _Pull:
         self._check_config(image_config, manifest)
         chain_ids = image_config.rootfs.chain_ids
         self._keep(*(layer.digest for layer in manifest.layers), *chain_ids)
+        stack = list(zip(manifest.layers, chain_ids, strict=True))
+        missing = {layer.digest for layer, chain in stack if not self._is_here(layer, chain)}
         for layer in manifest.layers:
-            self.board.note(Progress("downloading", layer.digest, 0, layer.size))
+            if layer.digest in missing:
+                self.board.note(Progress("downloading", layer.digest, 0, layer.size))
+            else:
+                self._here.add(layer.digest)
+                self.board.note(Progress("exists", layer.digest, layer.size, layer.size))
         return PulledImage(
             resolved.descriptor,
             manifest_at,
@@ -196,8 +203,11 @@ class _Pull:
                 steps=Steps(self._check, self._extracting(layer)),
                 lease=self._lease,
             )
-            self.board.note(Progress("done", layer.digest, layer.size, layer.size))
+            self._note("done", layer, layer.size)
             parent = chain
+
+    def _is_here(self, layer: Descriptor, chain: Digest) -> bool:
+        return self.content.has(layer.digest) and self._snapshots.exists(chain)
 
     def _manifest(self, descriptor: Descriptor) -> bytes:
         self._keep(descriptor.digest)
@@ -250,12 +260,14 @@ class _Pull:
                     self._check()
 
     def _downloaded(self, layer: Descriptor, current: int) -> None:
-        self.board.note(Progress("downloading", layer.digest, current, layer.size))
+        self._note("downloading", layer, current)
 
     def _extracting(self, layer: Descriptor) -> Callable[[int], None]:
-        return lambda current: self.board.note(
-            Progress("extracting", layer.digest, current, layer.size)
-        )
+        return lambda current: self._note("extracting", layer, current)
+
+    def _note(self, kind: Kind, layer: Descriptor, current: int) -> None:
+        if layer.digest not in self._here:
+            self.board.note(Progress(kind, layer.digest, current, layer.size))
 
     def _check(self) -> None:
         if self._stopped.is_set():

@@ -56,14 +56,38 @@ class Image(models.Model):
         return self.digest.removeprefix("sha256:")[:12]
 
 
+# Only a digest begins so: a tag has no colon.
+_DIGEST = "sha256:"
+
+
+class TagManager(models.Manager["Tag"]):
+    """What people named."""
+
+    def get_queryset(self) -> models.QuerySet[Tag]:
+        return super().get_queryset().exclude(tag__startswith=_DIGEST)
+
+
+class DigestManager(models.Manager["Tag"]):
+    """What a registry calls it: Docker's RepoDigests, of what was pulled or pushed."""
+
+    def get_queryset(self) -> models.QuerySet[Tag]:
+        return super().get_queryset().filter(tag__startswith=_DIGEST)
+
+
 class Tag(models.Model):
-    """`repository` is canonical (docker.io/library/node); several tags may name one image."""
+    """`repository` is canonical (docker.io/library/node); several tags may name one image.
+
+    As in Docker's reference store a digest is a name too: its row has `sha256:…` in `tag`, and is
+    found by `digests` (an image's: `image.tags(manager="digests")`), never among `objects`."""
 
     namespace = models.ForeignKey(Namespace, on_delete=models.CASCADE, related_name="tags")
     image = models.ForeignKey(Image, on_delete=models.CASCADE, related_name="tags")
     repository = models.CharField(max_length=255)
     tag = models.CharField(max_length=128)
     updated_at = models.DateTimeField(auto_now=True)
+
+    objects = TagManager()
+    digests = DigestManager()
 
     class Meta:
         constraints = [
@@ -80,4 +104,4 @@ class Tag(models.Model):
     def familiar(self) -> str:
         """As people write it: node:latest for docker.io/library/node:latest."""
         name = self.repository.removeprefix("docker.io/").removeprefix("library/")
-        return f"{name}:{self.tag}"
+        return f"{name}{'@' if self.tag.startswith(_DIGEST) else ':'}{self.tag}"

@@ -1,4 +1,5 @@
-"""Sign-in data from a file in Docker's own format (`~/.docker/config.json`).
+"""Sign-in data: kept in a file in Docker's own format (`~/.docker/config.json`), or sent along with
+one request and handed to the worker in a file of root's, never in a row.
 
     {"auths": {"registry.example.com": {"auth": "base64 of user:password"}}}
 
@@ -10,6 +11,9 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import os
+import re
+import secrets
 from pathlib import Path
 
 from engine.errors import InvalidInput
@@ -44,3 +48,34 @@ def load_credentials(path: Path, domain: str) -> Credentials | None:
             f"{path} is not in the format of docker's config.json: {error}",
             hint="docker login on another machine writes one",
         ) from error
+
+
+_KEY = re.compile(r"[0-9a-f]{32}")
+
+
+def hand_over(run_dir: Path, credentials: Credentials) -> str:
+    """Leave them for another process of root's; the key to ask for them by. `take_back` ends it."""
+    folder = run_dir / "auth"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    key = secrets.token_hex(16)
+    text = json.dumps([credentials.username, credentials.password, credentials.identity_token])
+    fd = os.open(folder / key, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w") as file:
+        file.write(text)
+    return key
+
+
+def handed_over(run_dir: Path, key: str) -> Credentials | None:
+    """None without a key, or where they are gone: it is tried without then."""
+    if not _KEY.fullmatch(key):
+        return None
+    try:
+        return Credentials(*json.loads((run_dir / "auth" / key).read_text()))
+    except FileNotFoundError:
+        return None
+
+
+def take_back(run_dir: Path, key: str) -> None:
+    """Idempotent."""
+    if _KEY.fullmatch(key):
+        (run_dir / "auth" / key).unlink(missing_ok=True)

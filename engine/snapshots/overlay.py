@@ -2,7 +2,7 @@
 
 Below its root:
 
-    s/ID/fs  s/ID/work  s/ID/parent     one layer; ID is short, so that 125 fit into one mount(2);
+    s/ID/{fs,work,parent,usage}         one layer; ID is short, so that 125 fit into one mount(2);
                                         parent -> ../../committed/NAME
     active/KEY      -> ../s/ID          the name, and with it the state, of a layer:
     committed/NAME  -> ../s/ID          a commit is the rename of this link
@@ -172,7 +172,20 @@ class OverlaySnapshotter:
         _discard(dropped)
 
     def usage(self, name: str) -> Usage:
-        return usage_of(self.layer(name))
+        """Of a committed one counted once, and kept beside it: it cannot change."""
+        link = self._link(name)
+        layer = self._folder(link)
+        if link.parent == self._active:
+            return usage_of(layer / "fs")
+        kept = layer / "usage"
+        try:
+            return Usage(*map(int, kept.read_text().split()))
+        except FileNotFoundError:
+            found = usage_of(layer / "fs")
+        aside = layer / f"usage-{secrets.token_hex(4)}"
+        aside.write_text(f"{found.bytes} {found.inodes} {found.length}")
+        aside.rename(kept)
+        return found
 
     def sweep(self) -> int:
         """Remove what killed processes left without a name; how many layers. Idempotent."""

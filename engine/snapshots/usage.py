@@ -1,4 +1,5 @@
-"""How much disk a folder takes: blocks, not lengths, and hard links once (as `du` counts)."""
+"""How much disk a folder takes: blocks (as `du` counts) and lengths (as Docker does), hard links
+once."""
 
 from __future__ import annotations
 
@@ -14,19 +15,23 @@ from engine.snapshots.tree import scan
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """`bytes` on disk and `inodes`, both with the folders."""
+    """`bytes` on disk and `inodes`, both with the folders; `length` of all but the folders."""
 
     bytes: int
     inodes: int
+    length: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        return Usage(self.bytes + other.bytes, self.inodes + other.inodes)
+        return Usage(
+            self.bytes + other.bytes, self.inodes + other.inodes, self.length + other.length
+        )
 
 
 def usage_of(root: Path) -> Usage:
     """Walks `root` without following links; what disappears meanwhile is not counted."""
     linked: set[int] = set()
     todo = [""]
+    length = 0
     with opened(root) as top:
         blocks, inodes = os.fstat(top).st_blocks, 1
         while todo:
@@ -39,10 +44,12 @@ def usage_of(root: Path) -> Usage:
                             continue
                         if stat.S_ISDIR(status.st_mode):
                             todo.append(f"{folder}{entry.name}/")
-                        elif status.st_nlink > 1:
-                            if status.st_ino in linked:
-                                continue
-                            linked.add(status.st_ino)
+                        else:
+                            if status.st_nlink > 1:
+                                if status.st_ino in linked:
+                                    continue
+                                linked.add(status.st_ino)
+                            length += status.st_size
                         blocks += status.st_blocks
                         inodes += 1
             except (FileNotFoundError, NotADirectoryError):
@@ -50,7 +57,7 @@ def usage_of(root: Path) -> Usage:
             except OSError as error:
                 if error.errno != errno.ELOOP:  # replaced by a link
                     raise
-    return Usage(blocks * 512, inodes)
+    return Usage(blocks * 512, inodes, length)
 
 
 def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:

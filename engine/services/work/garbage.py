@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from django.db import transaction
 
-from engine.images.gc import Referenced, collect
+from engine.images.gc import Collected, Referenced, collect
 from engine.images.leases import Leases
 from engine.models import BuildCacheEntry, Container, Image
 from engine.oci.digest import Digest, chain_ids
@@ -13,10 +15,25 @@ from engine.services.work.host import host
 
 def collect_garbage() -> list[str]:
     """Blobs and layers that no image, container, cache entry or lease needs."""
-    removed = collect(host().content, host().snapshots, Leases.of(host().config), _referenced)
+    removed = _collect()
     if not removed.blobs and not removed.snapshots:
         return []
     return [f"{removed.blobs} blobs and {removed.snapshots} layers removed, {removed.bytes} bytes"]
+
+
+def collect_released(names: Iterable[str]) -> Collected:
+    """The same at once, without the hour's grace for what removed images had."""
+    return _collect(frozenset(names))
+
+
+def _collect(released: frozenset[str] = frozenset()) -> Collected:
+    return collect(
+        host().content,
+        host().snapshots,
+        Leases.of(host().config),
+        _referenced,
+        released=released,
+    )
 
 
 def _referenced() -> Referenced:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db import transaction
 
-from engine import publish
 from engine.errors import NotFound
-from engine.events import Kind
 from engine.images.leases import Leases
 from engine.images.progress import Progress
 from engine.images.pull import PulledImage, pull
 from engine.models import Image, Namespace, Operation
+from engine.oci.digest import Digest, chain_ids
+from engine.oci.image import Descriptor
+from engine.oci.platform import Platform
 from engine.oci.reference import Reference
+from engine.registry.auth import Credentials
 from engine.registry.client import RegistryClient
-from engine.registry.credentials import load_credentials
-from engine.services import images, operations
-from engine.services.work.garbage import collect_garbage
+from engine.registry.credentials import handed_over, load_credentials
+from engine.services import image_removal, images, operations
+from engine.services.work.garbage import collect_released
 from engine.services.work.host import host
 
 _REPORT_SECONDS = 0.25
@@ -34,15 +36,30 @@ def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
 
 
 def _pull(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
+    """The result: {image: id, digest: what the name stood for, updated: whether it was another or
+    none before}."""
     reference = Reference.parse(operation.args["reference"])
+    platform = operation.args.get("platform")
     tally = LayerTally(
         lambda layers: operations.report(
             operation, {"reference": reference.familiar(), "layers": layers}
         )
     )
-    image = fetch(operation.namespace, reference, tally.add, cancelled.is_set)
+    before = images.named(operation.namespace, reference)
+    image, pulled = fetched(
+        operation.namespace,
+        reference,
+        tally.add,
+        cancelled.is_set,
+        Platform.parse(platform) if platform else None,
+        handed_over(host().config.run_dir, operation.args.get("auth", "")),
+    )
     tally.flush()
-    return {"image": image.digest}
+    return {
+        "image": image.digest,
+        "digest": str(pulled.resolved.digest),
+        "updated": before is None or before.digest != image.digest,
+    }
 
 
 def fetch(
@@ -50,10 +67,25 @@ def fetch(
     reference: Reference,
     progress: Callable[[Progress], None],
     cancelled: Callable[[], bool],
+    platform: Platform | None = None,
+    credentials: Credentials | None = None,
 ) -> Image:
     """Pull into the store and record the image under its name. Raises RegistryError and kin."""
+    return fetched(namespace, reference, progress, cancelled, platform, credentials)[0]
+
+
+def fetched(
+    namespace: Namespace,
+    reference: Reference,
+    progress: Callable[[Progress], None],
+    cancelled: Callable[[], bool],
+    platform: Platform | None = None,
+    credentials: Credentials | None = None,
+) -> tuple[Image, PulledImage]:
+    """The same, with what was pulled. `credentials` win over those kept for the registry."""
     config = host().config
-    credentials = load_credentials(config.home / "registries.json", reference.domain)
+    if credentials is None:
+        credentials = load_credentials(config.home / "registries.json", reference.domain)
     with (
         RegistryClient.configured(reference.domain, config, credentials) as client,
         Leases.of(config).take() as lease,
@@ -63,31 +95,43 @@ def fetch(
             client=client,
             content=host().content,
             snapshots=host().snapshots,
+            platform=platform,
             progress=progress,
             cancelled=cancelled,
             lease=lease,
         )
-        return _record(namespace, pulled, reference)
+        return _record(namespace, pulled, reference), pulled
 
 
 def _record(namespace: Namespace, pulled: PulledImage, reference: Reference) -> Image:
     config = json.loads(host().content.read(pulled.config.digest))
-    return images.image_record(
-        namespace,
-        digest=str(pulled.config.digest),
-        manifest_digest=str(pulled.manifest.digest),
-        config=config,
-        layers=[
-            {
-                "digest": str(layer.digest),
-                "diff_id": diff_id,
-                "size": layer.size,
-                "media_type": layer.media_type,
-            }
-            for layer, diff_id in zip(pulled.layers, config["rootfs"]["diff_ids"], strict=True)
-        ],
-        names=(reference,),
-    )
+    with transaction.atomic():
+        image = images.image_record(
+            namespace,
+            digest=str(pulled.config.digest),
+            manifest_digest=str(pulled.manifest.digest),
+            config=config,
+            layers=layer_rows(pulled.layers, pulled.image_config.rootfs.diff_ids),
+            names=(reference,) if reference.tag else (),
+        )
+        images.digest_record(image, reference, str(pulled.resolved.digest))
+        name = reference.familiar()
+        images.image_event(image, "pull", reference.familiar_name(), actor_id=name)
+    return image
+
+
+def layer_rows(layers: Sequence[Descriptor], diff_ids: Sequence[Digest]) -> list[dict[str, Any]]:
+    """What Image.layers holds, of layers that are unpacked here."""
+    return [
+        {
+            "digest": str(layer.digest),
+            "diff_id": str(diff_id),
+            "size": layer.size,
+            "media_type": layer.media_type,
+            "unpacked": host().snapshots.usage(chain).length,
+        }
+        for layer, diff_id, chain in zip(layers, diff_ids, chain_ids(diff_ids), strict=True)
+    ]
 
 
 class LayerTally:
@@ -119,15 +163,23 @@ class LayerTally:
 
 
 def _remove(operation: Operation) -> dict[str, Any]:
-    image = Image.objects.filter(pk=int(operation.target), namespace=operation.namespace).first()
-    if image is None:
-        if operation.attempt > 1:
-            return {}  # an attempt before this one had done it when its worker was lost
-        raise NotFound("the image has been removed meanwhile", kind="image")
-    images.must_be_free(image, bool(operation.args.get("force")))
-    with transaction.atomic():
-        key = image.pk
-        image.delete()
-        publish.changed(operation.namespace_id, Kind.IMAGE, key)
-    collect_garbage()
-    return {}
+    """An image of the pages with all its names; of the API what is left of deleted rows."""
+    released = operation.args.get("released")
+    if released is None:
+        image = Image.objects.filter(
+            pk=int(operation.target), namespace=operation.namespace
+        ).first()
+        if image is None:
+            if operation.attempt > 1:
+                return {}  # an attempt before this one had done it when its worker was lost
+            raise NotFound("the image has been removed meanwhile", kind="image")
+        images.must_be_free(image, bool(operation.args.get("force")))
+        released = image_removal.delete_all(image).released
+    return collect(released)
+
+
+def collect(released: list[str]) -> dict[str, Any]:
+    """Take away what deleted images alone had: {layers: chain ids, topmost first, bytes: their
+    files' lengths}."""
+    collected = collect_released(released)
+    return {"layers": list(collected.layers), "bytes": collected.length}
