@@ -12,6 +12,7 @@ import pwd
 import secrets
 from pathlib import Path
 
+from engine.ceiling import Ceiling
 from engine.config import EngineConfig
 from engine.errors import EngineError
 
@@ -48,8 +49,8 @@ def prepare(config: EngineConfig, web: pwd.struct_passwd) -> None:
         path.chmod(mode)
         os.chown(path, owner, web.pw_gid)
     _once(config.home / "secret_key", secrets.token_urlsafe(50), 0o640, web.pw_gid)
-    ceiling = {"publish_addresses": ["0.0.0.0/0"], "publish_ports": [1, 65535]}
-    _once(config.home / "ceiling.json", json.dumps(ceiling, indent=2) + "\n", 0o644, 0)
+    ceiling = json.dumps(Ceiling().to_json(), indent=2)
+    _once(config.home / "ceiling.json", f"{ceiling}\n", 0o644, 0)
 
 
 def _once(path: Path, text: str, mode: int, group: int) -> None:
