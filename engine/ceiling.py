@@ -92,16 +92,15 @@ class Ceiling:
                 **context,
             )
 
-    def check_binds(self, paths: Iterable[str]) -> None:
-        """`paths` of the host, and whatever links in them lead to is another path: whoever mounts
-        asks again with the real one. Raises PolicyDenied."""
-        for path in paths:
-            self.check(
-                any(_below(os.path.normpath(path), folder) for folder in self.bind_paths),
-                "bind_paths",
-                f"the host's {path} may not be mounted into containers",
-                path=path,
-            )
+    def check_bind(self, path: str) -> None:
+        """`path` of the host, as it is written; what links in it lead to is another path: whoever
+        mounts it asks again with the real one. Raises PolicyDenied."""
+        self.check(
+            any(_below(os.path.normpath(path), folder) for folder in self.bind_paths),
+            "bind_paths",
+            f"the host's {path} may not be mounted into containers",
+            path=path,
+        )
 
     def check_device(self, real: str) -> None:
         """`real`: a device's path on the host without links in it. Raises PolicyDenied."""
