@@ -11,6 +11,7 @@ from engine.errors import (
     Conflict,
     EngineError,
     InvalidInput,
+    InvalidReference,
     NotFound,
     PolicyDenied,
     QuaysideError,
@@ -88,9 +89,21 @@ def message_of(error: QuaysideError) -> str:
         name = error.context.get("name", error.context.get("id"))
         if pattern and name is not None:
             return pattern.format(name=name)
+    if issubclass(kind_of(error), InvalidReference):
+        return _invalid_reference(error)
     if error.hint:
         return f"{error.message} ({error.hint})"
     return error.message
+
+
+def _invalid_reference(error: QuaysideError) -> str:
+    if "no capitals" in str(error.context.get("reason", "")):
+        name = str(error.context.get("reference", "")).partition("@")[0]
+        folder, slash, last = name.rpartition("/")
+        name = folder + slash + last.partition(":")[0]
+        name = name if slash else f"library/{name}"
+        return f"invalid reference format: repository name ({name}) must be lowercase"
+    return "invalid reference format"
 
 
 def answer(status: int, message: str) -> web.Response:

@@ -26,7 +26,7 @@ from django.db import DatabaseError
 from django.db.models import Q
 from django.utils import timezone
 
-from engine.api import system
+from engine.api import images, pulls, system, transfers
 from engine.api.call import Call, Handler, Routes
 from engine.api.changes import changes
 from engine.api.errors import answer, answer_error
@@ -45,7 +45,12 @@ _VERSION = re.compile(r"/v(\d+)\.(\d+)(/.*)")
 _UCRED = struct.Struct("3i")
 _GROUP = "QUAYSIDE_SOCKET_GROUP"
 # Modules that add a noun append their table here.
-TABLES: tuple[Routes, ...] = (system.routes,)
+TABLES: tuple[Routes, ...] = (
+    system.routes,
+    images.routes,
+    pulls.routes,
+    transfers.routes,
+)
 
 
 def socket_path(config: EngineConfig) -> Path:

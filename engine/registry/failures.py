@@ -55,12 +55,13 @@ def of_answer(
     signed_in: bool,
 ) -> Failure:
     """`subject` is what was asked for (library/node:22); `signed_in`: credentials were sent."""
-    said = _said(body)
+    said, code = _said(body), _code(body)
     context: dict[str, str | int] = {
         "registry": str(endpoint),
         "subject": subject,
         "status": status,
         **({"said": said} if said else {}),
+        **({"code": code} if code else {}),
     }
     quoted = f" ({said})" if said else ""
     if status == HTTPStatus.UNAUTHORIZED and not signed_in:
@@ -156,18 +157,28 @@ def was_answered(error: RegistryError) -> bool:
     return not isinstance(error, RegistryUnavailable) or "status" in error.context
 
 
-def _said(body: bytes) -> str:
-    """The server's own words: {"errors": [{"code", "message"}]} or a token server's `details`."""
+def _first(body: bytes) -> dict[str, object]:
+    """{"errors": [{"code", "message"}]}'s first, or the whole object; {} for anything else."""
     try:
         answer = json.loads(body)
     except ValueError:
-        return ""  # a proxy's HTML page helps nobody
+        return {}  # a proxy's HTML page helps nobody
     if not isinstance(answer, dict):
-        return ""
+        return {}
     errors = answer.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else answer
-    if not isinstance(first, dict):
-        return ""
+    return first if isinstance(first, dict) else {}
+
+
+def _code(body: bytes) -> str:
+    """The distribution specification's error code: MANIFEST_UNKNOWN, DENIED …"""
+    code = _first(body).get("code")
+    return code[:40] if isinstance(code, str) and code.replace("_", "").isalpha() else ""
+
+
+def _said(body: bytes) -> str:
+    """The server's own words: an error's message or a token server's `details`."""
+    first = _first(body)
     for key in ("message", "details", "error_description", "code"):
         if isinstance(text := first.get(key), str) and text:
             printable = "".join(c if c.isprintable() else " " for c in text)

@@ -30,9 +30,7 @@ _REPORT_SECONDS = 0.25
 
 
 def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
-    if operation.kind == Operation.Kind.IMAGE_PULL:
-        return _pull(operation, cancelled)
-    return _remove(operation)
+    return _HANDLERS[Operation.Kind(operation.kind)](operation, cancelled)
 
 
 def _pull(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
@@ -112,7 +110,7 @@ def _record(namespace: Namespace, pulled: PulledImage, reference: Reference) -> 
             manifest_digest=str(pulled.manifest.digest),
             config=config,
             layers=layer_rows(pulled.layers, pulled.image_config.rootfs.diff_ids),
-            names=(reference,) if reference.tag else (),
+            names=() if reference.digest else (reference,),
         )
         images.digest_record(image, reference, str(pulled.resolved.digest))
         name = reference.familiar()
@@ -162,7 +160,7 @@ class LayerTally:
         self._report(list(self._layers.values()))
 
 
-def _remove(operation: Operation) -> dict[str, Any]:
+def _remove(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
     """An image of the pages with all its names; of the API what is left of deleted rows."""
     released = operation.args.get("released")
     if released is None:
@@ -175,11 +173,33 @@ def _remove(operation: Operation) -> dict[str, Any]:
             raise NotFound("the image has been removed meanwhile", kind="image")
         images.must_be_free(image, bool(operation.args.get("force")))
         released = image_removal.delete_all(image).released
-    return collect(released)
-
-
-def collect(released: list[str]) -> dict[str, Any]:
-    """Take away what deleted images alone had: {layers: chain ids, topmost first, bytes: their
-    files' lengths}."""
     collected = collect_released(released)
     return {"layers": list(collected.layers), "bytes": collected.length}
+
+
+def _prune(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
+    """One image after the other, quietly passing over what is in use; {records as Docker's API has
+    them, bytes of the files that went}."""
+    records: list[dict[str, str]] = []
+    length = 0
+    for key in operation.args["images"]:
+        if cancelled.is_set():
+            break
+        image = Image.objects.filter(pk=key, namespace=operation.namespace).first()
+        if image is None or image.containers.exists():
+            continue
+        if operation.args["dangling"] and image.tags.exists():
+            continue
+        removal = image_removal.delete_unused(image)
+        collected = collect_released(removal.released)
+        records += removal.records
+        records += [{"Deleted": chain} for chain in collected.layers]
+        length += collected.length
+    return {"records": records, "bytes": length}
+
+
+_HANDLERS: dict[Operation.Kind, Callable[[Operation, threading.Event], dict[str, Any]]] = {
+    Operation.Kind.IMAGE_PULL: _pull,
+    Operation.Kind.IMAGE_REMOVE: _remove,
+    Operation.Kind.IMAGE_PRUNE: _prune,
+}

@@ -1,0 +1,170 @@
+"""POST /images/create with fromImage and /images/NAME/push: docker pull and docker push.
+
+The work is an operation's; whoever is the last to watch one that the API began cancels it by
+leaving, as with Docker.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+from aiohttp import web
+
+from engine.api.call import Call, Routes
+from engine.api.errors import OperationFailed, answer
+from engine.api.image_progress import PullLines, PushLines, status
+from engine.api.json_lines import JsonLines
+from engine.api.operations import check, steps
+from engine.api.registry_words import pull_error, push_error, sign_in_of
+from engine.errors import InvalidInput, QuaysideError, WrongState
+from engine.models import Operation
+from engine.oci.platform import Platform
+from engine.oci.reference import Reference
+from engine.registry.credentials import hand_over, take_back
+from engine.services import image_transfers, images, operations
+from engine.services.orm import orm
+
+routes = Routes()
+
+_VIA = "api"
+# How many requests watch an operation, by its primary key.
+_watched: Counter[int] = Counter()
+
+
+async def pull(call: Call) -> web.StreamResponse:
+    """`fromImage`, `tag` (or a digest), `platform`."""
+    name = _pulled_name(call)
+    reference = Reference.parse(name)
+    platform = call.text("platform")
+    if platform:
+        Platform.parse(platform)
+    auth = _auth(call)
+    lines = JsonLines(call)
+    try:
+        work = await orm(
+            images.image_pull,
+            call.namespace,
+            name,
+            call.actor,
+            platform=platform,
+            auth=auth,
+            via=_VIA,
+        )
+        async with _Watch(lines, work):
+            return await _pulled(lines, work, reference, name)
+    finally:
+        take_back(call.config.run_dir, auth)
+
+
+async def _pulled(
+    lines: JsonLines, work: Operation, reference: Reference, name: str
+) -> web.StreamResponse:
+    said = PullLines()
+    async for row in steps(work, lambda: lines.gone):
+        layers = said.next(row.progress)
+        if (layers or row.state == Operation.State.DONE) and not lines.begun:
+            title = str(reference.digest or reference.tag)
+            await lines.send(status(f"Pulling from {reference.path}", title))
+        await lines.send(*layers)
+        if row.is_open:
+            continue
+        try:
+            check(row)
+        except QuaysideError as error:
+            code, message = pull_error(name, error)
+            if not lines.begun:
+                return answer(code, message)
+            await lines.fail(message)
+            return await lines.end()
+        what = "Downloaded newer image for" if row.result["updated"] else "Image is up to date for"
+        await lines.send(
+            status(f"Digest: {row.result['digest']}"),
+            status(f"Status: {what} {reference.familiar()}"),
+        )
+        return await lines.end()
+    raise ConnectionResetError("the client has left")
+
+
+@routes.post("/images/{name:.+}/push")
+async def push(call: Call) -> web.StreamResponse:
+    """`tag`; without one all tags of the repository go, as with `docker push -a`."""
+    name, tag = call.path("name"), call.text("tag")
+    reference = Reference.parse(f"{name}:{tag}" if tag else name)
+    auth = _auth(call)
+    lines = JsonLines(call)
+    try:
+        await lines.send(status(f"The push refers to repository [{reference.repository}]"))
+        try:
+            work = await orm(
+                image_transfers.image_push,
+                call.namespace,
+                f"{name}:{tag}" if tag else name,
+                call.actor,
+                all_tags=not tag,
+                auth=auth,
+                via=_VIA,
+            )
+        except QuaysideError as error:
+            await lines.fail(error.message)
+            return await lines.end()
+        async with _Watch(lines, work):
+            return await _pushed(lines, work)
+    finally:
+        take_back(call.config.run_dir, auth)
+
+
+async def _pushed(lines: JsonLines, work: Operation) -> web.StreamResponse:
+    said, tags = PushLines(), 0
+    async for row in steps(work, lambda: lines.gone):
+        await lines.send(*said.next(row.progress))
+        if row.is_open:
+            continue
+        pushed: list[dict[str, Any]] = row.result.get("pushed") or []
+        for one in pushed[tags:]:
+            text = f"{one['tag']}: digest: {one['digest']} size: {one['size']}"
+            aux = {"Tag": one["tag"], "Digest": one["digest"], "Size": one["size"]}
+            await lines.send(status(text), {"progressDetail": {}, "aux": aux})
+        try:
+            check(row)
+        except OperationFailed as error:
+            await lines.fail(push_error(error))
+        return await lines.end()
+    raise ConnectionResetError("the client has left")
+
+
+class _Watch:
+    """While it is entered this request watches the operation; leaves by cancelling it where the
+    client has gone, nobody else watches and the API began it."""
+
+    def __init__(self, lines: JsonLines, work: Operation) -> None:
+        self._lines = lines
+        self._work = work
+
+    async def __aenter__(self) -> None:
+        _watched[self._work.pk] += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        _watched[self._work.pk] -= 1
+        if _watched[self._work.pk]:
+            return
+        del _watched[self._work.pk]
+        if self._lines.gone and self._work.args.get("via") == _VIA:
+            with suppress(WrongState):  # it has ended by itself
+                await orm(operations.cancel, self._work)
+
+
+def _auth(call: Call) -> str:
+    """The key of the sign-in that came along, "" without one."""
+    credentials = sign_in_of(call.request.headers.get("X-Registry-Auth", ""))
+    return hand_over(call.config.run_dir, credentials) if credentials else ""
+
+
+def _pulled_name(call: Call) -> str:
+    name, tag = call.text("fromImage").removesuffix(":"), call.text("tag")
+    if not name:
+        raise InvalidInput("invalid reference format")
+    if not tag:
+        return name
+    return f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}"
