@@ -96,28 +96,12 @@ def create(path: str) -> None:
 
 
 def add(path: str, pid: int) -> None:
-    """Move a process into the group: in the first hierarchy, by which `pids` finds it, and in each
-    in which we are in a group ourselves, for that may be limited or ended without asking it. (Each
-    move waits for the kernel, 1.4 ms; at the top there is nothing to leave.) A process already
-    gone is no error."""
-    for top in _tops_to_leave():
+    """Move a process into the group in every hierarchy; a process already gone is no error."""
+    for top in hierarchies().all:
         try:
             _write(_join(top, path) / "cgroup.procs", str(pid))
         except ProcessLookupError:
             return
-
-
-@cache
-def _tops_to_leave() -> tuple[Path, ...]:
-    found = hierarchies()
-    own: dict[str, str] = {}
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, names, group = line.split(":", 2)
-        own.update(dict.fromkeys(names.split(",") if names else [""], group))
-    left = {found.unified} if own.get("", "/") != "/" else set()
-    left |= {top for name, top in found.controllers.items() if own.get(name, "/") != "/"}
-    first, *others = found.all
-    return (first, *(top for top in others if top in left))
 
 
 def pids(path: str) -> frozenset[int]:
