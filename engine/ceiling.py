@@ -92,6 +92,10 @@ class Ceiling:
                 **context,
             )
 
+    def check_privileged(self) -> None:
+        """Raises PolicyDenied."""
+        self.check(self.privileged, "privileged", "privileged containers are not allowed")
+
     def check_bind(self, path: str) -> None:
         """`path` of the host, as it is written; what links in it lead to is another path: whoever
         mounts it asks again with the real one. Raises PolicyDenied."""

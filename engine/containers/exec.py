@@ -15,16 +15,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from engine.ceiling import Ceiling
 from engine.config import EngineConfig
 from engine.containers.attempts import LOST_CODE, Attempt, Exit
+from engine.containers.config import process_spec
 from engine.containers.layout import ContainerDir
 from engine.containers.settings import ContainerSettings
 from engine.errors import NotFound, RuntimeFailed, WrongState
-from engine.runtime import conmon
+from engine.runtime import conmon, freezer
 from engine.runtime.conmon import Conmon, Supervised
 from engine.runtime.oci_runtime import OCIRuntime, command_error
 from engine.runtime.processes import ProcessRef
-from engine.runtime.spec import ProcessSpec, build_process, environment
+from engine.runtime.spec import build_process
 from engine.runtime.users import resolve_user
 
 _DEATH_SECONDS = 5.0
@@ -35,7 +37,7 @@ class ExecRequest:
     """As `docker exec`: empty texts mean the container's own. `env` is added to the container's.
 
     `size` is (columns, rows) of a tty. `stdin` keeps the input open for attached clients; with
-    `stdin_once` it ends when one of them leaves.
+    `stdin_once` it ends when one of them leaves. `privileged` gives it every capability we hold.
     """
 
     args: tuple[str, ...]
@@ -46,6 +48,7 @@ class ExecRequest:
     stdin: bool = False
     stdin_once: bool = False
     size: tuple[int, int] | None = None
+    privileged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,8 @@ class Execs:
         126 or 127 in its context), RuntimeFailed.
         """
         directory = ContainerDir(self._config, id)
+        if request.privileged:
+            Ceiling.load(self._config.home / "ceiling.json").check_privileged()
         try:
             settings = ContainerSettings.from_json(directory.settings.read_bytes())
         except FileNotFoundError as error:
@@ -114,6 +119,12 @@ class Execs:
         init = _init(directory)
         if init is None or not init.alive():
             raise WrongState(f"container {id} is not running", hint="start it first", id=id)
+        if freezer.is_frozen(self._runtime.cgroup(id)):
+            raise WrongState(
+                f"Container {id} is paused, unpause the container before exec",
+                hint="unpause it first",
+                id=id,
+            )
         made = self.find(id, exec_id or secrets.token_hex(16))
         made.log.mkdir(parents=True, mode=0o755)
         made.attempt.begin()
@@ -162,18 +173,20 @@ class Execs:
         self, settings: ContainerSettings, init: ProcessRef, request: ExecRequest, made: Exec
     ) -> Exec:
         # The container's root as it is now, through its own first process.
-        user = resolve_user(request.user or settings.user, Path(f"/proc/{init.pid}/root"))
-        hostname = settings.hostname or settings.id[:12]
-        process = ProcessSpec(
-            args=request.args,
-            env=environment(
-                settings.env + request.env, user=user, tty=request.tty, hostname=hostname
-            ),
-            cwd=request.working_dir or settings.working_dir or "/",
-            user=user,
+        user = resolve_user(
+            request.user or settings.user,
+            Path(f"/proc/{init.pid}/root"),
+            settings.host.group_add,
+        )
+        process = process_spec(
+            settings,
+            user,
+            request.args,
+            env=request.env,
+            cwd=request.working_dir,
             tty=request.tty,
             size=request.size,
-            no_new_privileges=settings.no_new_privileges,
+            privileged=request.privileged,
         )
         file = made.folder / "process.json"
         file.write_text(json.dumps(build_process(process)))

@@ -7,6 +7,7 @@ containers/ID/bundle/         config.json for the runtime; conmon's attach, ctl,
 containers/ID/log/            its log (engine.containers.logs)
 containers/ID/etc/            hosts, resolv.conf, hostname: bind mounted
 containers/ID/volumes/        one folder for each VOLUME
+containers/ID/shm/            its /dev/shm, where others may share it
 containers/ID/exec/EXECID/    as bundle and log, for each exec
 exits/ID.GENERATION/          of one start: exit code, conmon.pid, started.json, finished.json
 exits/exec.EXECID/            of one exec: the same
@@ -59,6 +60,11 @@ class ContainerDir:
     @property
     def volumes(self) -> Path:
         return self.path / "volumes"
+
+    @property
+    def shm(self) -> Path:
+        """Its shared memory, where others may share it."""
+        return self.path / "shm"
 
     @property
     def attach(self) -> Path:

@@ -6,7 +6,7 @@ root (engine.runtime.rootfs), which is security case 12.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,28 +28,29 @@ class User:
     home: str = "/root"
 
 
-def resolve_user(text: str, root: Path) -> User:
+def resolve_user(text: str, root: Path, group_add: Iterable[str] = ()) -> User:
     """`user`, `uid`, `user:group`, `uid:gid` or nothing (root) -> User.
 
     A name must be in the root's /etc/passwd or /etc/group; a number need not be (its group is
-    then 0, its home /). Supplementary groups come with a user without an explicit group.
-    Raises InvalidInput.
+    then 0, its home /). Supplementary groups come with a user without an explicit group, and
+    from `group_add` (names or numbers). Raises InvalidInput.
     """
     with rootfs.opened(root) as folder:
         passwd = rootfs.read_file(folder, "/etc/passwd", _MAX_BYTES) or b""
         group = rootfs.read_file(folder, "/etc/group", _MAX_BYTES) or b""
-    return match_user(text, passwd, group)
+    return match_user(text, passwd, group, group_add)
 
 
-def match_user(text: str, passwd: bytes, group: bytes) -> User:
+def match_user(text: str, passwd: bytes, group: bytes, group_add: Iterable[str] = ()) -> User:
     """The same on the files' content: pure."""
     user_part, separator, group_part = text.partition(":")
     user_part = user_part or "0"
     uid, gid, home, name = _user(user_part, passwd)
+    more = {_group(part, group) for part in group_add}
     if separator and group_part:
-        return User(uid, _group(group_part, group), (), home)
-    groups = tuple(sorted({number for number, members in _members(group) if name in members}))
-    return User(uid, gid, tuple(number for number in groups if number != gid), home)
+        return User(uid, _group(group_part, group), tuple(sorted(more)), home)
+    more |= {number for number, members in _members(group) if name in members}
+    return User(uid, gid, tuple(number for number in sorted(more) if number != gid), home)
 
 
 def _user(part: str, passwd: bytes) -> tuple[int, int, str, str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from engine.errors import MountFailed
 
-MS_RDONLY, MS_NODEV = 0x1, 0x4
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x1, 0x2, 0x4, 0x8
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 0x2, 0x8
 _CLONE_FS = 0x200
 _BUSY_SECONDS = 1.0
@@ -67,6 +67,14 @@ def mount_overlay(folder: Path, target: Path, options: str, flags: int = 0) -> N
         raise MountFailed(
             f"cannot mount on {target}: {error}", hint=hint, target=str(target)
         ) from error
+
+
+def mount_tmpfs(target: Path, options: str) -> None:
+    """A file system in memory on `target`; nosuid, nodev, noexec. Raises MountFailed."""
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    if _libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", flags, os.fsencode(options)) != 0:
+        code = ctypes.get_errno()
+        raise MountFailed(f"cannot mount on {target}: {os.strerror(code)}", target=str(target))
 
 
 def unmount(target: Path) -> None:
