@@ -16,6 +16,7 @@ from engine.events import Kind
 from engine.models import Container, Namespace, Operation
 from engine.services import creation, operations
 from engine.services.creation import ContainerRequest as ContainerRequest
+from engine.services.events import container_event
 
 Kinds = Operation.Kind
 
@@ -46,6 +47,13 @@ def container_create(
     )
 
 
+def container_new(namespace: Namespace, request: ContainerRequest, actor: str) -> Container:
+    """The rows alone: its first start, or whoever needs its files before, lays out the folder.
+
+    Raises as `container_create` does."""
+    return creation.create(namespace, request, lambda made: made)[0]
+
+
 def container_run(
     namespace: Namespace,
     request: ContainerRequest,
@@ -69,12 +77,12 @@ def container_start(
     return _submit(Kinds.CONTAINER_START, container, actor, **_size(size))
 
 
-def container_stop(container: Container, actor: str, grace: int | None = None) -> Operation:
-    """The stop signal, `grace` seconds (default: the container's), then SIGKILL."""
+def container_stop(
+    container: Container, actor: str, grace: int | None = None, signal: str = ""
+) -> Operation:
+    """`signal` and `grace` seconds (default: the container's; -1 is for ever), then SIGKILL."""
     _must_run(container)
-    return _submit(
-        Kinds.CONTAINER_STOP, container, actor, **({"grace": grace} if grace is not None else {})
-    )
+    return _submit(Kinds.CONTAINER_STOP, container, actor, **_ending(grace, signal))
 
 
 def container_kill(container: Container, actor: str, signal: str = "SIGKILL") -> Operation:
@@ -84,10 +92,16 @@ def container_kill(container: Container, actor: str, signal: str = "SIGKILL") ->
 
 
 def container_restart(
-    container: Container, actor: str, size: tuple[int, int] | None = None
+    container: Container,
+    actor: str,
+    size: tuple[int, int] | None = None,
+    grace: int | None = None,
+    signal: str = "",
 ) -> Operation:
-    """Stop if it runs, then start: the same container, the same writable layer."""
-    return _submit(Kinds.CONTAINER_RESTART, container, actor, **_size(size))
+    """Stop if it runs, as container_stop does, then start: the same container and layer."""
+    return _submit(
+        Kinds.CONTAINER_RESTART, container, actor, **_size(size), **_ending(grace, signal)
+    )
 
 
 def container_remove(container: Container, actor: str, force: bool = False) -> Operation:
@@ -109,10 +123,11 @@ def container_rename(container: Container, name: str, actor: str) -> None:
             Container.objects.filter(pk=container.pk).update(
                 name=name, settings={**container.settings, "name": name}
             )
+            before, container.name = container.name, name
+            container_event(container, "rename", oldName=f"/{before}")
             publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
     except IntegrityError as error:
         raise creation.name_taken(name) from error
-    container.name = name
 
 
 def _submit(kind: Operation.Kind, container: Container, actor: str, **args: Any) -> Operation:
@@ -128,6 +143,15 @@ def _submit(kind: Operation.Kind, container: Container, actor: str, **args: Any)
 
 def _size(size: tuple[int, int] | None) -> dict[str, Any]:
     return {"cols": size[0], "rows": size[1]} if size else {}
+
+
+def _ending(grace: int | None, signal: str) -> dict[str, Any]:
+    if signal:
+        creation.check_signal(signal, "signal")
+    return {
+        **({"signal": signal} if signal else {}),
+        **({"grace": grace} if grace is not None else {}),
+    }
 
 
 def _must_run(container: Container) -> None:

@@ -10,7 +10,7 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -21,18 +21,20 @@ from engine.containers.options import EndpointSettings, HostOptions
 from engine.containers.settings import ContainerSettings
 from engine.errors import InvalidInput, NameTaken, NotFound
 from engine.events import Kind
-from engine.models import Container, Image, Namespace, Network, Operation, Port
+from engine.models import Container, Image, Namespace, Network, Port
 from engine.network.spec import PortBinding
 from engine.oci import Healthcheck
 from engine.oci.digest import Digest, chain_id
 from engine.runtime.signals import signal_number
 from engine.services import images, namespaces
+from engine.services.events import container_event
 from engine.services.names import random_name
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}")
 _HOSTNAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}")
 _ENV = re.compile(r"[^=\0]+(=[^\0]*)?", re.DOTALL)
 _STOP_SECONDS = 10
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +78,9 @@ class ContainerRequest:
 
 
 def create(
-    namespace: Namespace, request: ContainerRequest, then: Callable[[Container], Operation]
-) -> tuple[Container, Operation]:
-    """All checks, then the rows in one short transaction, and what `then` queues: an exit of
+    namespace: Namespace, request: ContainerRequest, then: Callable[[Container], _T]
+) -> tuple[Container, _T]:
+    """All checks, then the rows in one short transaction, and what `then` does in it: an exit of
     another container waits for SQLite's one writer too. What changed between the two is refused
     by constraints. Raises InvalidInput (with `field`), NotFound, NameTaken, PolicyDenied,
     Unsupported."""
@@ -201,6 +203,7 @@ def _insert(namespace: Namespace, request: ContainerRequest, planned: _Plan) -> 
         )
         for binding in request.ports
     )
+    container_event(container, "create")
     publish.changed(namespace.pk, Kind.CONTAINER, container.pk)
     return container
 

@@ -33,6 +33,7 @@ from engine.events import Kind
 from engine.models import Container, Endpoint, Network, Operation, Port
 from engine.network.spec import Attachment, NetworkSpec, PublishedPort, is_resolvable
 from engine.runtime.signals import signal_number
+from engine.services.events import container_event
 from engine.services.work.host import host
 
 logger = logging.getLogger(__name__)
@@ -144,6 +145,7 @@ def record_start(container: Container, generation: int, started: Started) -> Non
             if row is not None:
                 ports.remove(row)
                 Port.objects.filter(pk=row.pk).update(published_port=published.host_port)
+        container_event(container, "start")
         publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
 
 
@@ -197,10 +199,13 @@ def network_spec(network: Network) -> NetworkSpec:
 def _stop(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     settings = ContainerSettings.from_json(container.settings)
     grace = float(args.get("grace", settings.stop_timeout))
+    number = signal_number(str(args.get("signal") or settings.stop_signal))
+    _tell(container, "kill", signal=str(number))
     host().containers.stop(
-        container.uid, container.generation, signal_number(settings.stop_signal), grace
+        container.uid, container.generation, number, grace if grace >= 0 else None
     )
     record_exit(container.uid, container.generation)
+    _tell(container, "stop")
     return {}
 
 
@@ -209,13 +214,16 @@ def _kill(container: Container, args: dict[str, Any]) -> dict[str, Any]:
         raise WrongState(f"container {container.name} is not running", name=container.name)
     number = signal_number(str(args.get("signal", "SIGKILL")))
     host().containers.signal(container.uid, container.generation, number)
+    _tell(container, "kill", signal=str(number))
     return {}
 
 
 def _restart(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     if container.is_running:
         _stop(container, args)
-    return _start(_load(pk=container.pk), args)
+    result = _start(_load(pk=container.pk), args)
+    _tell(container, "restart")
+    return result
 
 
 def _remove(container: Container, args: dict[str, Any]) -> dict[str, Any]:
@@ -238,6 +246,7 @@ def _remove_locked(container: Container) -> None:
     host().containers.remove(container.uid)
     key = container.pk
     with transaction.atomic():
+        container_event(container, "destroy")
         container.delete()
         publish.changed(container.namespace_id, Kind.CONTAINER, key)
 
@@ -270,11 +279,21 @@ def _record_exit(container: Container) -> None:
         )
         if changed:
             container.ports.update(published_port=None)
+            if ended and ended.oom:
+                container_event(container, "oom")
+            container_event(container, "die", exitCode=str(ended.code if ended else 137))
             publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
     host().containers.finish(container.uid, container.generation)
     # Not only if `changed`: engined may have been lost between the row and this.
     if container.settings.get("auto_remove") and container.generation and not _restarts(container):
         _remove_locked(container)
+
+
+def _tell(container: Container, action: str, **more: str) -> None:
+    """An event that changes no row; watchers of events hear of the container."""
+    with transaction.atomic():
+        container_event(container, action, **more)
+        publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
 
 
 def _restarts(container: Container) -> bool:
