@@ -26,7 +26,7 @@ from django.db import DatabaseError
 from django.db.models import Q
 from django.utils import timezone
 
-from engine.api import images, pulls, system, transfers
+from engine.api import attach, build, exec, images, logs, pulls, system, transfers
 from engine.api.call import Call, Handler, Routes
 from engine.api.changes import changes
 from engine.api.errors import answer, answer_error
@@ -47,6 +47,10 @@ _GROUP = "QUAYSIDE_SOCKET_GROUP"
 # Modules that add a noun append their table here.
 TABLES: tuple[Routes, ...] = (
     system.routes,
+    attach.routes,
+    build.routes,
+    exec.routes,
+    logs.routes,
     images.routes,
     pulls.routes,
     transfers.routes,
@@ -73,6 +77,8 @@ async def serve(config: EngineConfig, stop: asyncio.Event) -> None:
         max_field_size=MAX_HEADER,
         auto_decompress=False,
         tcp_keepalive=True,
+        # A client that goes ends what was done for it alone: a wait, a follower.
+        handler_cancellation=True,
     )
     await runner.setup()
     path = socket_path(config)

@@ -228,11 +228,13 @@ class SourceTree:
                 f"{pattern} is left out of {self.what} by .dockerignore",
                 hint="take it out of .dockerignore, or add a line that begins with !",
                 pattern=pattern,
+                absent=path,
             )
         return ContextError(
             f"{pattern} is not in {self.what}",
             hint="paths count from the top of the context; look for a slip in the name",
             pattern=pattern,
+            absent=path,
         )
 
     def _walk(self, source: Source) -> list[Entry]:

@@ -19,9 +19,23 @@ from engine.network.manager import NetworkManager
 from engine.network.spec import NetworkSpec
 from engine.oci.image import Descriptor, ImageConfig
 from engine.runtime.oci_runtime import OCIRuntime
+from engine.runtime.resources import Limits
+from engine.runtime.rlimits import Ulimit
 from engine.snapshots import Snapshotter
 
 StepState = Literal["running", "cached", "built", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What RUN steps get besides what the Dockerfile says. `shm_bytes` None is the default size;
+    `hosts` are (name, address) lines of /etc/hosts; without `connected` only the loopback."""
+
+    limits: Limits = field(default_factory=Limits)
+    ulimits: tuple[Ulimit, ...] = ()
+    shm_bytes: int | None = None
+    hosts: tuple[tuple[str, str], ...] = ()
+    connected: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +57,7 @@ class BuildRequest:
     pull: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     position: str = ""
+    run: RunOptions = field(default_factory=RunOptions)
 
 
 @dataclass(frozen=True, slots=True)

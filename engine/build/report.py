@@ -40,9 +40,10 @@ class Reporter:
         self._steps = {step.n: step for step in plan.steps}
         self._event(plan.to_event())
 
-    def warn(self, text: str, line: int = 0, end_line: int = 0) -> None:
-        """Line 0: about no line in particular."""
-        self._event({"t": "warn", "text": text, "line": line, "end": end_line})
+    def warn(self, text: str, line: int = 0, end_line: int = 0, arg: str = "") -> None:
+        """Line 0: about no line in particular. `arg` is a build argument nobody asked for."""
+        event: dict[str, Any] = {"t": "warn", "text": text, "line": line, "end": end_line}
+        self._event({**event, "arg": arg} if arg else event)
 
     def begin(self, step: Step) -> None:
         """The step's clock starts; nothing is said yet, for it may be in the cache."""

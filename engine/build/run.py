@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine.build.metadata import command
-from engine.build.ports import BuildEngine
+from engine.build.ports import BuildEngine, RunOptions
 from engine.build.report import Output
 from engine.build.state import StageState
 from engine.build.workspace import Workspace, release_network
@@ -24,7 +24,7 @@ from engine.dockerfile.instructions import Run
 from engine.network.addresses import mac_for
 from engine.network.spec import Attachment
 from engine.runtime.rootfs import lookup, opened
-from engine.runtime.spec import Mount, ProcessSpec, environment
+from engine.runtime.spec import Mount, ProcessSpec, environment, shm_mount
 from engine.runtime.steps import Cancellation, Step, run_step
 from engine.runtime.users import resolve_user
 
@@ -75,15 +75,19 @@ def run_command(
     uplink: Uplink,
     output: Output,
     cancellation: Cancellation,
+    options: RunOptions,
 ) -> int:
     """Run the instruction in the active snapshot `key`; its exit code. Nothing stays mounted.
 
     Raises Cancelled, InvalidInput (USER), RuntimeFailed, NetworkFailed, MountFailed.
     """
     root = workspace.make("root")
-    connected = instruction.network != "none"
+    connected = options.connected and instruction.network != "none"
     attachments = uplink.attachments() if connected else ()
     mounts = write_etc(workspace.make("etc"), HOSTNAME, attachments)
+    if options.hosts:
+        with (workspace.make("etc") / "hosts").open("a") as file:
+            file.writelines(f"{address}\t{name}\n" for name, address in options.hosts)
     argv = command(instruction, state.config)
     if script := instruction.script:
         path = workspace.folder / "script"
@@ -103,10 +107,19 @@ def run_command(
             env=environment((*given, *state.config.env), user=user),
             cwd=state.config.working_dir or "/",
             user=user,
+            ulimits=options.ulimits,
         )
         return run_step(
             engine.runtime,
-            Step(key, root, process, hostname=HOSTNAME, mounts=mounts),
+            Step(
+                key,
+                root,
+                process,
+                hostname=HOSTNAME,
+                mounts=mounts,
+                limits=options.limits,
+                shm=shm_mount() if options.shm_bytes is None else shm_mount(options.shm_bytes),
+            ),
             output.write,
             attach=uplink.attach if attachments else None,
             cancel=cancellation,

@@ -252,6 +252,7 @@ class _Build:
                     self.uplink,
                     output,
                     cancellation,
+                    self.session.request.run,
                 )
             if code != 0:
                 raise StepFailed(
@@ -273,7 +274,7 @@ def _plan(request: BuildRequest, reporter: Reporter) -> Plan:
     for finding in dockerfile.warnings:
         reporter.warn(finding.message, finding.line, finding.end_line)
     for name in unused_args(dockerfile, request.args, platform_args(host, request.target)):
-        reporter.warn(f"no ARG asks for the build argument {name}")
+        reporter.warn(f"no ARG asks for the build argument {name}", arg=name)
     return plan
 
 

@@ -23,7 +23,7 @@ from engine.errors import Cancelled, Conflict, RuntimeFailed
 from engine.runtime import processes
 from engine.runtime.oci_runtime import ENVIRONMENT, OCIRuntime, exit_code_of
 from engine.runtime.resources import Limits
-from engine.runtime.spec import ContainerSpec, Mount, ProcessSpec, build_spec
+from engine.runtime.spec import ContainerSpec, Mount, ProcessSpec, build_spec, shm_mount
 from engine.runtime.stubs import Stubs
 
 Stream = Literal["stdout", "stderr"]
@@ -76,6 +76,7 @@ class Step:
     hostname: str = "build"
     mounts: tuple[Mount, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    shm: Mount = field(default_factory=shm_mount)
 
 
 def run_step(
@@ -211,6 +212,7 @@ class _Run:
                 hostname=self.step.hostname,
                 mounts=self.step.mounts,
                 limits=self.step.limits,
+                shm=self.step.shm,
                 hooks={"createRuntime": [hook]} if pipes else {},
             )
         )

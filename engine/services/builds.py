@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import transaction
@@ -26,6 +27,8 @@ def build_create(
     *,
     actor: str,
     tag: str = "",
+    more_tags: Sequence[str] = (),
+    options: Mapping[str, Any] | None = None,
     upload: Upload | None = None,
     dockerfile: str = "",
     dockerfile_path: str = "Dockerfile",
@@ -38,10 +41,19 @@ def build_create(
     """A numbered build and its operation. A Dockerfile given as text is parsed and planned here and
     now, so that a mistake shows at its line before anything is queued.
 
+    `more_tags` are further names of the image; `options` (BuildOptions.to_json) is what only the
+    Docker API asks for. Both go with the operation.
+
     Raises DockerfileError, Unsupported, NotFound (the target), InvalidReference, InvalidInput
     (with `field`)."""
-    if tag and Reference.parse(tag).digest is not None:
-        raise InvalidInput("a name for an image cannot carry a digest", field="tag")
+    for name in filter(None, (tag, *more_tags)):
+        if Reference.parse(name).digest is not None:
+            raise InvalidInput("a name for an image cannot carry a digest", field="tag")
+    args_of_operation: dict[str, Any] = {}
+    if more_tags:
+        args_of_operation["tags"] = list(more_tags)
+    if options:
+        args_of_operation["options"] = dict(options)
     if upload is None and not dockerfile.strip() and again is None:
         raise InvalidInput(
             "nothing to build",
@@ -77,7 +89,11 @@ def build_create(
             actor=actor,
         )
         operation = operations.submit(
-            Operation.Kind.BUILD_RUN, namespace, actor=actor, target=str(build.pk)
+            Operation.Kind.BUILD_RUN,
+            namespace,
+            actor=actor,
+            target=str(build.pk),
+            args=args_of_operation,
         )
         publish.changed(namespace.pk, Kind.BUILD, build.pk)
     return build, operation
@@ -100,8 +116,16 @@ def build_again(
 
     `dockerfile` None keeps what was given as text then, if any; "" takes the one in the source."""
     kept = build.dockerfile if build.inline else ""
+    first = (
+        Operation.objects.filter(kind=Operation.Kind.BUILD_RUN, target=str(build.pk))
+        .order_by("-pk")
+        .first()
+    )
+    asked = first.args if first else {}
     options: dict[str, Any] = {
         "tag": build.tag,
+        "more_tags": asked.get("tags", ()),
+        "options": asked.get("options"),
         "dockerfile_path": build.dockerfile_path,
         "args": build.args,
         "target": build.target,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 from django.conf import settings
@@ -104,3 +107,42 @@ def upload_finish(upload: Upload) -> Upload:
     row.size, row.complete = row.received, True
     row.save(update_fields=["size", "complete", "updated_at"])
     return row
+
+
+@contextmanager
+def taken(
+    namespace: Namespace, user_id: int, filename: str, archive: Path, size: int
+) -> Iterator[Upload]:
+    """A whole tar that root's side has as a file already, made an upload, in one transaction with
+    what its block writes; the file is moved. Neither is there when the block raises."""
+    path: Path | None = None
+    try:
+        with transaction.atomic():
+            upload = Upload.objects.create(
+                namespace=namespace,
+                user_id=user_id,
+                filename=filename,
+                format=Upload.Format.TAR,
+                size=size,
+                received=size,
+                complete=True,
+            )
+            path = upload_path(upload)
+            archive.rename(path)
+            yield upload
+    except BaseException:
+        if path is not None:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def forget_strays(before: datetime) -> list[str]:
+    """Archives of the API's that a killed process left half received."""
+    folder = settings.ENGINE.home / "uploads"
+    found = []
+    for path in folder.glob(".api-*"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < before.timestamp():
+                path.unlink()
+                found.append(f"half an upload dropped: {path.name}")
+    return found

@@ -10,35 +10,34 @@ import errno
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from ipaddress import IPv4Address
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from django.db import close_old_connections, transaction
+from django.db.models import Q
 from django.utils import timezone
 
 from engine import publish
 from engine.build import solver
-from engine.build.cache import CacheEntry
-from engine.build.ports import BuildEngine, BuildRequest, BuildResult, LayerProgress, LocalImage
+from engine.build.ports import BuildEngine, BuildRequest, BuildResult, RunOptions
 from engine.errors import (
     Cancelled,
+    InvalidInput,
     NoSpace,
     NotFound,
     QuaysideError,
 )
 from engine.events import Kind
 from engine.images.leases import Lease, Leases
-from engine.models import Build, BuildCacheEntry, Endpoint, Image, Namespace, Network, Operation
-from engine.network.spec import NetworkSpec
-from engine.oci.digest import Digest, chain_ids
-from engine.oci.image import Descriptor, ImageConfig
+from engine.models import Build, Image, Network, Operation
 from engine.oci.reference import Reference
 from engine.services import images, namespaces, operations
+from engine.services.build_options import BuildOptions
+from engine.services.work.build_rows import RowAddresses, RowCache, RowImages
 from engine.services.work.containers import network_spec
 from engine.services.work.host import host
-from engine.services.work.images import fetch
 from engine.services.work.sources import context_of, folder_of, lineage, texts_of
 
 __all__ = ["clear", "folder_of", "forget_lost", "handle"]
@@ -64,7 +63,7 @@ def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
             log.event({"t": "again", "attempt": operation.attempt})
         _update(build, state=State.RUNNING, started_at=timezone.now())
         try:
-            result = _run(build, folder, log, cancelled)
+            result = _run(build, operation.args, folder, log, cancelled)
         except QuaysideError as error:
             if isinstance(error, Cancelled) and operations.leaving():
                 _update(build, state=State.QUEUED, started_at=None)
@@ -93,8 +92,15 @@ def build_id(build: Build) -> str:
     return str(build.pk)
 
 
-def _run(build: Build, folder: Path, log: EventFile, cancelled: threading.Event) -> dict[str, Any]:
+def _run(
+    build: Build,
+    args: Mapping[str, Any],
+    folder: Path,
+    log: EventFile,
+    cancelled: threading.Event,
+) -> dict[str, Any]:
     began = timezone.now()
+    options = BuildOptions.from_json(args.get("options", {}))
     context = context_of(build, folder)
     dockerfile, ignore = texts_of(build, context)
     Build.objects.filter(pk=build.pk).update(dockerfile=dockerfile)
@@ -106,13 +112,21 @@ def _run(build: Build, folder: Path, log: EventFile, cancelled: threading.Event)
         ignore=ignore,
         args=build.args,
         target=build.target,
-        no_cache=build.no_cache,
+        no_cache=build.no_cache or not _cache_allowed(build, options),
         pull=build.pull,
+        labels=options.labels,
         position=_position(build),
+        run=RunOptions(
+            limits=options.limits,
+            ulimits=options.ulimits,
+            shm_bytes=options.shm_bytes,
+            hosts=options.hosts,
+            connected=options.network != "none",
+        ),
     )
     with Leases.of(host().config).take() as lease:
-        result = solver.build(request, _engine(build, lease), log, cancelled)
-        image = _record(build, result)
+        result = solver.build(request, _engine(build, lease, options), log, cancelled)
+        image = _record(build, result, args.get("tags", ()))
     seconds = (timezone.now() - began).total_seconds()
     _end(
         build,
@@ -197,23 +211,46 @@ class EventFile:
         self._file.close()
 
 
-def _engine(build: Build, lease: Lease | None = None) -> BuildEngine:
+def _cache_allowed(build: Build, options: BuildOptions) -> bool:
+    """With --cache-from the cache is that of these images: none of them here, no cache."""
+    for name in options.cache_from:
+        with suppress(NotFound, InvalidInput):
+            images.find_image(build.namespace, name)
+            return True
+    return not options.cache_from
+
+
+def _network(build: Build, options: BuildOptions) -> Network:
+    """What RUN steps are on. Raises NotFound."""
+    if options.network in ("", "none"):
+        return namespaces.network_default(build.namespace)
+    named = Q(name=options.network) | Q(uid=options.network)
+    found = Network.objects.filter(named, namespace=build.namespace).first()
+    if found is None:
+        raise NotFound(f"network {options.network} not found", kind="network", name=options.network)
+    return found
+
+
+def _engine(
+    build: Build, lease: Lease | None = None, options: BuildOptions | None = None
+) -> BuildEngine:
     """Without a lease it is good for cleaning up."""
     parts = host()
+    options = options or BuildOptions()
     return BuildEngine(
         config=parts.config,
         content=parts.content,
         snapshots=parts.snapshots,
         runtime=parts.runtime,
-        images=RowImages(build.namespace, lease),
+        images=RowImages(build.namespace, lease, options.auth),
         cache=RowCache(build.namespace, lease),
         networks=parts.network,
-        network=network_spec(namespaces.network_default(build.namespace)),
+        network=network_spec(_network(build, options)),
         addresses=RowAddresses(),
     )
 
 
-def _record(build: Build, result: BuildResult) -> Image:
+def _record(build: Build, result: BuildResult, more_tags: Sequence[str]) -> Image:
     config = json.loads(host().content.read(result.config.digest))
     return images.image_record(
         build.namespace,
@@ -231,110 +268,8 @@ def _record(build: Build, result: BuildResult) -> Image:
                 result.layers, result.image_config.rootfs.diff_ids, strict=True
             )
         ],
-        names=(Reference.parse(build.tag),) if build.tag else (),
+        names=tuple(Reference.parse(name) for name in (build.tag, *more_tags) if name),
     )
-
-
-class RowImages:
-    """engine.build's ImageSource over rows, fetching from a registry what is not here."""
-
-    def __init__(self, namespace: Namespace, lease: Lease | None) -> None:
-        self._namespace = namespace
-        self._lease = lease
-
-    def resolve(
-        self,
-        reference: str,
-        pull: bool,
-        progress: Callable[[LayerProgress], None],
-        cancelled: Callable[[], bool],
-    ) -> LocalImage:
-        image = None if pull else self._here(reference)
-        while image is None:
-            fetch(
-                self._namespace,
-                Reference.parse(reference),
-                lambda p: progress(LayerProgress(str(p.digest), p.current, p.total, p.kind)),
-                cancelled,
-            )
-            image = self._here(reference)
-        content = host().content
-        config = Digest.parse(image.digest)
-        return LocalImage(
-            config=Descriptor(
-                media_type="application/vnd.oci.image.config.v1+json",
-                digest=config,
-                size=content.info(config).size,
-            ),
-            image_config=ImageConfig.from_json(content.read(config)),
-            layers=tuple(
-                Descriptor(
-                    media_type=layer["media_type"],
-                    digest=Digest.parse(layer["digest"]),
-                    size=layer["size"],
-                )
-                for layer in image.layers
-            ),
-        )
-
-    def _here(self, reference: str) -> Image | None:
-        """The image, and nobody who removes it now takes its content away before the build ends."""
-        try:
-            image = images.find_image(self._namespace, reference)
-        except NotFound:
-            return None
-        if self._lease is not None:
-            diff_ids = [Digest.parse(layer["diff_id"]) for layer in image.layers]
-            self._lease.keep(
-                image.manifest_digest,
-                image.digest,
-                *(layer["digest"] for layer in image.layers),
-                *chain_ids(diff_ids),
-            )
-        # Removed just before the lease knew of it?
-        return image if Image.objects.filter(pk=image.pk).exists() else None
-
-
-class RowCache:
-    """engine.build's CacheStore over rows."""
-
-    def __init__(self, namespace: Namespace, lease: Lease | None) -> None:
-        self._rows = BuildCacheEntry.objects.filter(namespace=namespace)
-        self._namespace = namespace
-        self._lease = lease
-
-    def get(self, key: str) -> CacheEntry | None:
-        """Whether what it names is here is looked at after it is leased."""
-        row = self._rows.filter(key=key).first()
-        return self._kept(CacheEntry.from_json(row.entry)) if row else None
-
-    def _kept(self, entry: CacheEntry) -> CacheEntry:
-        if self._lease is not None and entry.layer is not None:
-            self._lease.keep(entry.layer.descriptor.digest, *filter(None, (entry.chain,)))
-        return entry
-
-    def put(self, entry: CacheEntry) -> None:
-        self._kept(entry)
-        BuildCacheEntry.objects.update_or_create(
-            namespace=self._namespace,
-            key=entry.key,
-            defaults={"position": entry.position, "entry": entry.to_json()},
-        )
-
-    def last(self, position: str) -> CacheEntry | None:
-        row = self._rows.filter(position=position).order_by("-used_at").first()
-        return CacheEntry.from_json(row.entry) if row else None
-
-
-class RowAddresses:
-    """engine.build's AddressLease: addresses from the table that containers' come from."""
-
-    def acquire(self, network: NetworkSpec, owner: str) -> IPv4Address:
-        row = Network.objects.get(pk=int(network.id.removeprefix("n")))
-        return IPv4Address(namespaces.address_take(row, owner=owner).address)
-
-    def release(self, network: NetworkSpec, owner: str) -> None:
-        Endpoint.objects.filter(network_id=int(network.id.removeprefix("n")), owner=owner).delete()
 
 
 def clear(build: Build) -> None:

@@ -31,7 +31,7 @@ from engine.models import (
 )
 from engine.runtime.steps import reap_steps
 from engine.services import uploads
-from engine.services.work import builds, containers
+from engine.services.work import builds, containers, volumes
 from engine.services.work.garbage import collect_garbage
 from engine.services.work.host import host
 
@@ -47,7 +47,7 @@ _CACHE_AGE = timedelta(days=30)
 def reconcile() -> list[str]:
     """Containers, builds, networks, layers; what was changed."""
     changed: list[str] = []
-    for look in (_steps, _builds, _containers, _strays, _network, _layers):
+    for look in (_steps, _builds, _containers, _strays, _network, _layers, volumes.sweep):
         changed += _guarded(look)
     for line in changed:
         logger.info("%s", line)
@@ -221,6 +221,7 @@ def tidy() -> list[str]:
         uploads.upload_path(upload).unlink(missing_ok=True)
         upload.delete()
         changed.append(f"upload {upload.filename} dropped")
+    changed += uploads.forget_strays(now - _UPLOAD_AGE)
     kept = set(Build.objects.order_by("-created_at").values_list("pk", flat=True)[:_KEEP_BUILDS])
     for build in Build.objects.exclude(pk__in=kept):
         context = builds.folder_of(build) / "context"

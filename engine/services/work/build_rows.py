@@ -1,0 +1,128 @@
+"""What engine.build stands on, over rows: images (fetched where they are not here), the cache, and
+addresses for RUN steps. Whatever is used is leased until the build's image has its row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
+
+from engine.build.cache import CacheEntry
+from engine.build.ports import LayerProgress, LocalImage
+from engine.errors import NotFound
+from engine.images.leases import Lease
+from engine.models import BuildCacheEntry, Endpoint, Image, Namespace, Network
+from engine.network.spec import NetworkSpec
+from engine.oci.digest import Digest, chain_ids
+from engine.oci.image import Descriptor, ImageConfig
+from engine.oci.reference import Reference
+from engine.registry.credentials import handed_over
+from engine.services import images, namespaces
+from engine.services.work.host import host
+from engine.services.work.images import fetch
+
+
+class RowImages:
+    """engine.build's ImageSource over rows, fetching from a registry what is not here."""
+
+    def __init__(
+        self, namespace: Namespace, lease: Lease | None, auth: Mapping[str, str] | None = None
+    ) -> None:
+        self._namespace = namespace
+        self._lease = lease
+        self._auth = auth or {}
+
+    def resolve(
+        self,
+        reference: str,
+        pull: bool,
+        progress: Callable[[LayerProgress], None],
+        cancelled: Callable[[], bool],
+    ) -> LocalImage:
+        image = None if pull else self._here(reference)
+        while image is None:
+            parsed = Reference.parse(reference)
+            fetch(
+                self._namespace,
+                parsed,
+                lambda p: progress(LayerProgress(str(p.digest), p.current, p.total, p.kind)),
+                cancelled,
+                credentials=handed_over(host().config.run_dir, self._auth.get(parsed.domain, "")),
+            )
+            image = self._here(reference)
+        content = host().content
+        config = Digest.parse(image.digest)
+        return LocalImage(
+            config=Descriptor(
+                media_type="application/vnd.oci.image.config.v1+json",
+                digest=config,
+                size=content.info(config).size,
+            ),
+            image_config=ImageConfig.from_json(content.read(config)),
+            layers=tuple(
+                Descriptor(
+                    media_type=layer["media_type"],
+                    digest=Digest.parse(layer["digest"]),
+                    size=layer["size"],
+                )
+                for layer in image.layers
+            ),
+        )
+
+    def _here(self, reference: str) -> Image | None:
+        """The image, and nobody who removes it now takes its content away before the build ends."""
+        try:
+            image = images.find_image(self._namespace, reference)
+        except NotFound:
+            return None
+        if self._lease is not None:
+            diff_ids = [Digest.parse(layer["diff_id"]) for layer in image.layers]
+            self._lease.keep(
+                image.manifest_digest,
+                image.digest,
+                *(layer["digest"] for layer in image.layers),
+                *chain_ids(diff_ids),
+            )
+        # Removed just before the lease knew of it?
+        return image if Image.objects.filter(pk=image.pk).exists() else None
+
+
+class RowCache:
+    """engine.build's CacheStore over rows."""
+
+    def __init__(self, namespace: Namespace, lease: Lease | None) -> None:
+        self._rows = BuildCacheEntry.objects.filter(namespace=namespace)
+        self._namespace = namespace
+        self._lease = lease
+
+    def get(self, key: str) -> CacheEntry | None:
+        """Whether what it names is here is looked at after it is leased."""
+        row = self._rows.filter(key=key).first()
+        return self._kept(CacheEntry.from_json(row.entry)) if row else None
+
+    def _kept(self, entry: CacheEntry) -> CacheEntry:
+        if self._lease is not None and entry.layer is not None:
+            self._lease.keep(entry.layer.descriptor.digest, *filter(None, (entry.chain,)))
+        return entry
+
+    def put(self, entry: CacheEntry) -> None:
+        self._kept(entry)
+        BuildCacheEntry.objects.update_or_create(
+            namespace=self._namespace,
+            key=entry.key,
+            defaults={"position": entry.position, "entry": entry.to_json()},
+        )
+
+    def last(self, position: str) -> CacheEntry | None:
+        row = self._rows.filter(position=position).order_by("-used_at").first()
+        return CacheEntry.from_json(row.entry) if row else None
+
+
+class RowAddresses:
+    """engine.build's AddressLease: addresses from the table that containers' come from."""
+
+    def acquire(self, network: NetworkSpec, owner: str) -> IPv4Address:
+        row = Network.objects.get(pk=int(network.id.removeprefix("n")))
+        return IPv4Address(namespaces.address_take(row, owner=owner).address)
+
+    def release(self, network: NetworkSpec, owner: str) -> None:
+        Endpoint.objects.filter(network_id=int(network.id.removeprefix("n")), owner=owner).delete()
