@@ -1,0 +1,293 @@
+"""POST /containers/ID/exec, and /exec/ID/{start,json,resize}.
+
+The connection is answered before the process is started: some clients lose what comes in one packet
+with the head. Its output comes from its own log, its exit code is known before the stream ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from engine.api import execs, keys, sizes
+from engine.api.call import Call, Routes, reply
+from engine.api.conversation import Left, Terms, converse
+from engine.api.errors import message_of
+from engine.api.execs import Asked
+from engine.api.frames import Format, frame
+from engine.api.happenings import happened
+from engine.api.hijack import Stream, Taken, content_type, taken
+from engine.api.source import sources
+from engine.ceiling import Ceiling
+from engine.containers.exec import Exec, ExecRequest, Execs
+from engine.errors import Conflict, InvalidInput, PolicyDenied, QuaysideError, WrongState
+from engine.models import Container
+from engine.services.containers import find_container
+from engine.services.orm import orm
+from engine.services.work.host import host
+
+logger = logging.getLogger(__name__)
+routes = Routes()
+
+_CANNOT = 126
+_T = TypeVar("_T")
+
+
+@routes.post("/containers/{id}/exec")
+async def create(call: Call) -> web.Response:
+    body = await call.json()
+    command = _texts(body, "Cmd")
+    container = await orm(find_container, call.namespace, call.path("id"))
+    if not command:
+        raise InvalidInput("No exec command specified")
+    _must_run(container)
+    privileged = body.get("Privileged") is True
+    if privileged and not Ceiling.load(call.config.home / "ceiling.json").privileged:
+        raise PolicyDenied(
+            "privileged execs are not allowed on this machine",
+            hint="root's ceiling.json would have to say so",
+        )
+    detach_keys = str(body.get("DetachKeys") or "")
+    keys.parse(detach_keys)
+    tty, stdin = body.get("Tty") is True, body.get("AttachStdin") is True
+    asked = execs.add(
+        Asked(
+            container=container,
+            request=ExecRequest(
+                args=command,
+                env=_texts(body, "Env"),
+                working_dir=_text(body, "WorkingDir"),
+                user=_text(body, "User"),
+                tty=tty,
+                stdin=stdin,
+                stdin_once=stdin and not tty,
+                privileged=privileged,
+            ),
+            attach_stdin=stdin,
+            attach_stdout=body.get("AttachStdout") is True,
+            attach_stderr=body.get("AttachStderr") is True,
+            privileged=privileged,
+            detach_keys=detach_keys,
+            size=_console_size(body),
+        )
+    )
+    happened(container, f"exec_create: {' '.join(command)}", execID=asked.id)
+    return reply({"Id": asked.id}, 201)
+
+
+@routes.post("/exec/{id}/start")
+async def start(call: Call) -> web.StreamResponse:
+    body = await call.json()
+    asked = execs.find(call.path("id"), call.namespace.pk)
+    if asked.exit_code is not None:
+        raise Conflict(f"Error: Exec command {asked.id} has already run")
+    if asked.started:
+        raise Conflict(f"Error: Exec command {asked.id} is already running")
+    asked.started = True
+    asked.size = _console_size(body) or asked.size
+    try:
+        if body.get("Detach") is True:
+            asked.request = replace(asked.request, stdin=False, stdin_once=False)
+            try:
+                await _started(asked)
+            except QuaysideError as error:
+                raise InvalidInput(_failure(asked, error)[0]) from error
+            return web.Response()
+        framed = body.get("Tty") is not True
+        async with taken(call, content_type(call, framed=framed)) as stream:
+            try:
+                made = await _started(asked)
+            except QuaysideError as error:
+                text = f"{_failure(asked, error)[0]}\r\n".encode()
+                await stream.write(frame(1, text) if framed else text)
+            else:
+                await _attached(asked, made, stream, framed)
+            await stream.finish()
+        return Taken()
+    finally:
+        asked.left.set()
+
+
+@routes.get("/exec/{id}/json")
+async def inspect(call: Call) -> web.Response:
+    asked = execs.find(call.path("id"), call.namespace.pk)
+    config: dict[str, object] = {
+        "tty": asked.request.tty,
+        "entrypoint": asked.request.args[0],
+        "arguments": list(asked.request.args[1:]),
+        "privileged": asked.privileged,
+    }
+    if asked.request.user:
+        config["user"] = asked.request.user
+    sequence = keys.parse(asked.detach_keys) if asked.detach_keys else b""
+    return reply(
+        {
+            "ID": asked.id,
+            "Running": asked.running,
+            "ExitCode": asked.exit_code,
+            "ProcessConfig": config,
+            "OpenStdin": asked.attach_stdin,
+            "OpenStderr": asked.attach_stderr,
+            "OpenStdout": asked.attach_stdout,
+            "CanRemove": asked.exit_code is not None,
+            "ContainerID": asked.container.uid,
+            "DetachKeys": base64.b64encode(sequence).decode(),
+            "Pid": asked.pid,
+        }
+    )
+
+
+@routes.post("/exec/{id}/resize")
+async def resize(call: Call) -> web.Response:
+    """One that has not started yet starts with this size."""
+    asked = execs.find(call.path("id"), call.namespace.pk)
+    rows, columns = sizes.asked(call)
+    asked.size = (columns, rows) if columns and rows else asked.size
+    if asked.started:
+        await asked.up.wait()
+        if not asked.running:
+            raise Conflict(f"exec {asked.id} is not running")
+        try:
+            await asyncio.to_thread(_made(asked).resize, columns, rows)
+        except WrongState as error:
+            raise Conflict(f"exec {asked.id} is not running") from error
+    happened(asked.container, "resize", height=str(rows), width=str(columns))
+    return web.Response()
+
+
+# ---- the process
+
+
+_busy: set[asyncio.Task[Any]] = set()
+
+
+def _beside(work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+    """A task of its own: a client that goes must not leave an exec half known."""
+    task = asyncio.create_task(work)
+    _busy.add(task)
+    task.add_done_callback(_busy.discard)
+    return task
+
+
+async def _started(asked: Asked) -> Exec:
+    """Raises QuaysideError; the exit code is then set."""
+    return await asyncio.shield(_beside(_start(asked)))
+
+
+async def _start(asked: Asked) -> Exec:
+    request = replace(asked.request, size=asked.size if asked.request.tty else None)
+    try:
+        made = await asyncio.to_thread(
+            _execs().start, asked.container.uid, request, asked.folder_id
+        )
+    except QuaysideError as error:
+        asked.ended(_failure(asked, error)[1])
+        raise
+    except BaseException:
+        asked.ended(_CANNOT)
+        raise
+    started = made.attempt.started()
+    asked.pid = started.init_pid if started else 0
+    asked.running = True
+    asked.up.set()
+    happened(asked.container, f"exec_start: {' '.join(request.args)}", execID=asked.id)
+    _beside(_watch(asked, made))
+    return made
+
+
+async def _watch(asked: Asked, made: Exec) -> None:
+    """Its end is written down, whoever is still there to see it."""
+    async with sources().run(made.attempt) as run:
+        await run.over.wait()
+    code = run.exit.code if run.exit is not None else 137
+    asked.ended(code)
+    happened(asked.container, "exec_die", execID=asked.id, exitCode=str(code))
+    await asked.left.wait()
+    await asyncio.to_thread(_execs().remove, made)
+
+
+async def _attached(asked: Asked, made: Exec, stream: Stream, framed: bool) -> None:
+    form = Format(asked.attach_stdout, asked.attach_stderr, framed=framed)
+    terms = Terms(
+        bundle=made.folder,
+        tty=asked.request.tty,
+        stdin=asked.attach_stdin,
+        once=True,
+        keys=keys.parse(asked.detach_keys),
+    )
+    output = asked.attach_stdout or asked.attach_stderr
+    async with sources().run(made.attempt) as run, sources().reading(made.log, form) as source:
+        left = await converse(stream, terms, source, run, 0 if output else None)
+    if left is Left.ENDED:
+        await asked.known.wait()
+    elif left is Left.DETACHED:
+        happened(asked.container, "exec_detach", execID=asked.id)
+
+
+def _failure(asked: Asked, error: QuaysideError) -> tuple[str, int]:
+    """(moby's sentence, the exit code)."""
+    code = int(error.context.get("code", _CANNOT))
+    cause = error.__cause__
+    if "code" in error.context and isinstance(cause, QuaysideError):
+        said = cause.message.partition(": ")[2] or cause.message
+        return f"OCI runtime exec failed: {said}: unknown", code
+    if isinstance(error, WrongState):
+        return f"Container {asked.container.uid} is not running", code
+    return message_of(error), code
+
+
+def _must_run(container: Container) -> None:
+    """Raises WrongState as moby says it."""
+    if container.state == Container.State.PAUSED:
+        raise WrongState(f"Container {container.uid} is paused, unpause the container before exec")
+    if container.state == Container.State.RESTARTING:
+        raise WrongState(
+            f"Container {container.uid} is restarting, wait until the container is running"
+        )
+    if not container.is_running:
+        raise WrongState(f"Container {container.uid} is not running")
+
+
+def _made(asked: Asked) -> Exec:
+    return _execs().find(asked.container.uid, asked.folder_id)
+
+
+_kept: Execs | None = None
+
+
+def _execs() -> Execs:
+    global _kept
+    if _kept is None:
+        _kept = Execs(host().config, host().runtime)
+    return _kept
+
+
+# ---- the body
+
+
+def _text(body: Mapping[str, Any], name: str) -> str:
+    value = body.get(name) or ""
+    if not isinstance(value, str):
+        raise InvalidInput(f"invalid JSON: {name} is no text")
+    return value
+
+
+def _texts(body: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    value = body.get(name) or []
+    if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        raise InvalidInput(f"invalid JSON: {name} is no list of texts")
+    return tuple(value)
+
+
+def _console_size(body: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(columns, rows) of `[rows, columns]`."""
+    match body.get("ConsoleSize"):
+        case [int(rows), int(columns)] if rows > 0 and columns > 0:
+            return columns, rows
+    return None
