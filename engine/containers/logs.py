@@ -134,7 +134,10 @@ class LogReader:
 
     def seek_time(self, when: datetime) -> int:
         """Where the first line of `when` or later begins; the end when there is none."""
-        wanted = line_time(when)
+        return self.seek(line_time(when))
+
+    def seek(self, wanted: str) -> int:
+        """The same for a time as lines have it (RFC 3339, nanoseconds, Z)."""
         first, end = self.bounds()
         low, high = first, end
         # Between two line beginnings: `low` is earlier than wanted (or the start), `high` not.
