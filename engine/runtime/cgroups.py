@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -101,6 +102,26 @@ def add(path: str, pid: int) -> None:
         try:
             _write(_join(top, path) / "cgroup.procs", str(pid))
         except ProcessLookupError:
+            return
+
+
+def expect_moves() -> None:
+    """A process is about to be moved into a group: begin the kernel's wait for it now, beside
+    whatever comes first. Returns at once.
+
+    The first of several moves waits for every processor, some 10 ms; those soon after it do not
+    (kernel/cgroup, cgroup_threadgroup_rwsem). So this moves ourselves to where we are."""
+    threading.Thread(target=_move_nowhere, name="cgroup-move", daemon=True).start()
+
+
+def _move_nowhere() -> None:
+    found = hierarchies()
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, names, group = line.split(":", 2)
+        top = found.of(names.split(",")[0]) if names else found.unified
+        if top is not None:
+            with suppress(OSError):  # it was only to save time
+                _write(_join(top, group) / "cgroup.procs", str(os.getpid()))
             return
 
 
