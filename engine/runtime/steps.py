@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import Cancelled, Conflict, RuntimeFailed
-from engine.runtime import processes
+from engine.runtime import cgroups, processes
 from engine.runtime.oci_runtime import ENVIRONMENT, OCIRuntime, exit_code_of
 from engine.runtime.resources import Limits
 from engine.runtime.spec import ContainerSpec, Mount, ProcessSpec, build_spec, shm_mount
@@ -97,6 +97,7 @@ def run_step(
     """
     if cancel is not None and cancel.cancelled:
         raise Cancelled(f"step {step.id} was cancelled before it began", id=step.id)
+    cgroups.expect_moves()
     name = _PREFIX + step.id
     bundle = _folder(runtime) / name
     lock = _claim(bundle)
