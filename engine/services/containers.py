@@ -11,29 +11,15 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from engine import publish
-from engine.errors import InvalidInput, NotFound, WrongState
+from engine.errors import WrongState
 from engine.events import Kind
 from engine.models import Container, Namespace, Operation
 from engine.services import creation, operations
-from engine.services.creation import ContainerRequest as ContainerRequest
 from engine.services.events import container_event
+from engine.services.lookup import find_container as find_container
+from engine.services.requests import ContainerRequest as ContainerRequest
 
 Kinds = Operation.Kind
-
-
-def find_container(namespace: Namespace, name_or_id: str) -> Container:
-    """Raises NotFound; a beginning of an id that fits several containers is InvalidInput."""
-    found = list(Container.objects.for_namespace(namespace).lookup(name_or_id)[:3])
-    exact = [c for c in found if name_or_id in (c.name, c.uid)]
-    if exact:
-        return exact[0]
-    if not found:
-        raise NotFound(f"no such container: {name_or_id}", kind="container", name=name_or_id)
-    if len(found) > 1:
-        raise InvalidInput(
-            f"several containers begin with {name_or_id}", hint="give more of the id", field="id"
-        )
-    return found[0]
 
 
 def container_create(
@@ -104,15 +90,18 @@ def container_restart(
     )
 
 
-def container_remove(container: Container, actor: str, force: bool = False) -> Operation:
-    """Its writable layer and its log go with it. Raises WrongState while it runs, unless forced."""
+def container_remove(
+    container: Container, actor: str, force: bool = False, *, volumes: bool = False
+) -> Operation:
+    """Its writable layer and its log go with it, with `volumes` its anonymous volumes too. Raises
+    WrongState while it runs, unless forced."""
     if container.is_running and not force:
         raise WrongState(
             f"container {container.name} is running",
             hint="stop it first, or remove it by force",
             name=container.name,
         )
-    return _submit(Kinds.CONTAINER_REMOVE, container, actor, force=force)
+    return _submit(Kinds.CONTAINER_REMOVE, container, actor, force=force, volumes=volumes)
 
 
 def container_rename(container: Container, name: str, actor: str) -> None:

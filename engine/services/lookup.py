@@ -1,0 +1,21 @@
+"""A container by what people call it."""
+
+from __future__ import annotations
+
+from engine.errors import InvalidInput, NotFound
+from engine.models import Container, Namespace
+
+
+def find_container(namespace: Namespace, name_or_id: str) -> Container:
+    """Raises NotFound; a beginning of an id that fits several containers is InvalidInput."""
+    found = list(Container.objects.for_namespace(namespace).lookup(name_or_id)[:3])
+    exact = [c for c in found if name_or_id in (c.name, c.uid)]
+    if exact:
+        return exact[0]
+    if not found:
+        raise NotFound(f"no such container: {name_or_id}", kind="container", name=name_or_id)
+    if len(found) > 1:
+        raise InvalidInput(
+            f"several containers begin with {name_or_id}", hint="give more of the id", field="id"
+        )
+    return found[0]
