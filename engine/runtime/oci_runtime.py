@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import EngineError, InvalidInput, RuntimeFailed
-from engine.runtime import cgroups
+from engine.runtime import cgroups, freezer
 from engine.runtime.processes import wait
 
 # Nothing of our own environment reaches a runtime or a conmon.
@@ -93,6 +93,13 @@ class OCIRuntime:
         """A signal for the container's first process. Raises RuntimeFailed."""
         self._call("kill", id, str(number))
 
+    def update(self, id: str, resources: Path) -> None:
+        """New limits for a running container, from a file (config-linux.md `resources`); what is
+        not in it stays. Raises RuntimeFailed."""
+        done = self._run("update", "--resources", str(resources), id)
+        if done.returncode != 0:
+            raise RuntimeFailed(error_text(done.stderr, self.binary.name), id=id)
+
     def state(self, id: str) -> State | None:
         """None when the runtime knows no such container (or only a half-made one)."""
         done = self._run("state", id)
@@ -132,6 +139,8 @@ class OCIRuntime:
         """
         path = self.cgroup(id)
         cgroups.kill(path)
+        if freezer.is_frozen(path):
+            freezer.thaw(path)  # v1: what is frozen does not even die
         if not cgroups.wait_empty(path, timeout):
             raise EngineError(f"processes of {id} do not die", id=id)
         cgroups.remove_tree(path)

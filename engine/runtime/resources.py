@@ -8,7 +8,7 @@ The runtime translates v1's words to v2's. What this machine's cgroups cannot do
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -161,16 +161,16 @@ def as_oci(limits: Limits) -> dict[str, Any]:
     """config-linux.md `resources`, without devices; keys only for what is set."""
     built: dict[str, Any] = {}
     memory = _set(
-        limit=limits.memory,
+        limit=limits.memory or None,
         swap=_swap(limits),
-        reservation=limits.memory_reservation,
+        reservation=limits.memory_reservation or None,
         swappiness=limits.memory_swappiness,
         disableOOMKiller=limits.oom_kill_disable or None,
     )
     cpu = _set(
-        shares=limits.cpu_shares,
-        quota=limits.cpu_quota,
-        period=limits.cpu_period,
+        shares=limits.cpu_shares or None,
+        quota=limits.cpu_quota or None,
+        period=limits.cpu_period or None,
         cpus=limits.cpuset_cpus or None,
         mems=limits.cpuset_mems or None,
     )
@@ -180,17 +180,47 @@ def as_oci(limits: Limits) -> dict[str, Any]:
         built["memory"] = memory
     if cpu:
         built["cpu"] = cpu
-    if limits.blkio_weight is not None:
+    if limits.blkio_weight:
         built["blockIO"] = {"weight": limits.blkio_weight}
-    if limits.pids is not None:
+    if limits.pids:
         built["pids"] = {"limit": limits.pids}
     return built
 
 
+# What takes a limit away from a running container; cpusets go back to the parent's at its next
+# start.
+_UNSET: dict[str, dict[str, object]] = {
+    "memory": {"limit": -1, "swap": -1, "reservation": -1},
+    "cpu": {"quota": -1, "shares": 1024},
+    "blockIO": {"weight": 500},
+    "pids": {"limit": -1},
+}
+
+
+def changes(before: Limits, after: Limits) -> dict[str, Any]:
+    """What the runtime is told so that a container with `before` has `after`."""
+    had, built = as_oci(before), as_oci(after)
+    for name, values in _UNSET.items():
+        for key, unset in values.items():
+            if key in had.get(name, {}) and key not in built.get(name, {}):
+                built.setdefault(name, {})[key] = unset
+    return built
+
+
+def merged(before: Limits, asked: Limits) -> Limits:
+    """As `docker update`: what is set in `asked` takes the place of what was."""
+    values = {
+        field.name: value
+        for field in fields(asked)
+        if (value := getattr(asked, field.name)) not in (None, "", False)
+    }
+    return replace(before, **values)
+
+
 def _swap(limits: Limits) -> int | None:
-    if limits.memory_swap is None and limits.memory is not None and support().swap:
+    if not limits.memory_swap and limits.memory and support().swap:
         return 2 * limits.memory
-    return limits.memory_swap
+    return limits.memory_swap or None
 
 
 def _set(**values: object) -> dict[str, Any]:

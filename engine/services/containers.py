@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from engine import publish
+from engine.ceiling import Ceiling
+from engine.containers import policy
+from engine.containers.options import Limits, RestartPolicy
+from engine.containers.settings import ContainerSettings
 from engine.errors import WrongState
 from engine.events import Kind
 from engine.models import Container, Namespace, Operation
-from engine.services import creation, operations
+from engine.services import creation, operations, updates
 from engine.services.events import container_event
 from engine.services.lookup import find_container as find_container
 from engine.services.requests import ContainerRequest as ContainerRequest
@@ -88,6 +93,36 @@ def container_restart(
     return _submit(
         Kinds.CONTAINER_RESTART, container, actor, **_size(size), **_ending(grace, signal)
     )
+
+
+def container_pause(container: Container, actor: str) -> Operation:
+    """All its processes stand still until it is unpaused. Raises WrongState."""
+    _must_run(container)
+    if container.state == Container.State.PAUSED:
+        raise WrongState(f"Container {container.name} is already paused", name=container.name)
+    return _submit(Kinds.CONTAINER_PAUSE, container, actor)
+
+
+def container_unpause(container: Container, actor: str) -> Operation:
+    """Raises WrongState when it is not paused."""
+    if container.state != Container.State.PAUSED:
+        raise WrongState(f"Container {container.name} is not paused", name=container.name)
+    return _submit(Kinds.CONTAINER_UNPAUSE, container, actor)
+
+
+def container_update(
+    container: Container,
+    actor: str,
+    *,
+    limits: Limits | None = None,
+    restart: RestartPolicy | None = None,
+) -> Operation:
+    """`limits` are all it has from then on (engine.runtime.resources.merged: as `docker update`
+    means them); None leaves them. Raises InvalidInput, PolicyDenied."""
+    args = updates.arguments(limits, restart)
+    after = updates.changed(ContainerSettings.from_json(container.settings), args)
+    policy.check(after, Ceiling.load(settings.ENGINE.home / "ceiling.json"))
+    return _submit(Kinds.CONTAINER_UPDATE, container, actor, **args)
 
 
 def container_remove(

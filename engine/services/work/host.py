@@ -9,6 +9,7 @@ from django.conf import settings
 
 from engine.config import EngineConfig
 from engine.containers.lifecycle import Containers
+from engine.containers.running import Running
 from engine.content.store import ContentStore
 from engine.network.manager import NetworkManager
 from engine.runtime.oci_runtime import OCIRuntime
@@ -23,6 +24,7 @@ class Host:
     runtime: OCIRuntime
     network: NetworkManager
     containers: Containers
+    running: Running
 
 
 @cache
@@ -38,4 +40,5 @@ def host() -> Host:
         runtime=runtime,
         network=network,
         containers=Containers(config, snapshots, runtime, network),
+        running=Running(config, runtime),
     )

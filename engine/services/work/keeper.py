@@ -3,8 +3,8 @@
 - What a dead worker held, or whose lease ran out, is queued again (or fails after three times).
 - What stays queued is sent again, less and less often: its message may have been lost with a
   Redis, or with a worker that had taken it and not begun.
-- While Redis is away, stop and kill are done here, in engined itself: nobody has to watch a
-  container run on because a queue is down. Starts and builds wait.
+- While Redis is away, stop, kill, pause and unpause are done here, in engined itself: nobody has
+  to watch a container run on because a queue is down. Starts and builds wait.
 """
 
 from __future__ import annotations
@@ -28,7 +28,12 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 _GRACE = timedelta(seconds=1)
 _MOST_SECONDS = 60.0
-_WITHOUT_REDIS = {Operation.Kind.CONTAINER_STOP, Operation.Kind.CONTAINER_KILL}
+_WITHOUT_REDIS = {
+    Operation.Kind.CONTAINER_STOP,
+    Operation.Kind.CONTAINER_KILL,
+    Operation.Kind.CONTAINER_PAUSE,
+    Operation.Kind.CONTAINER_UNPAUSE,
+}
 
 
 class Keeper(threading.Thread):
