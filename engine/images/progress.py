@@ -11,17 +11,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["resolving", "exists", "downloading", "extracting", "done"]
+Kind = Literal[
+    "resolving",
+    "exists",
+    "downloading",
+    "extracting",
+    "done",
+    "preparing",
+    "pushing",
+    "pushed",
+    "mounted",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Of one layer (`digest`, bytes as compressed); `resolving` has no digest and no bytes."""
+    """Of one layer (`digest`, bytes as compressed); `resolving` has no digest and no bytes, and
+    `mounted` a `source`, the repository it was taken from."""
 
     kind: Kind
     digest: str = ""
     current: int = 0
     total: int = 0
+    source: str = ""
 
 
 class Board:

@@ -24,7 +24,7 @@ from typing import Protocol, cast
 import zstandard
 from isal import igzip_lib, isal_zlib
 
-from engine.errors import ContextError, Unsupported
+from engine.errors import ContextError, InvalidInput, Unsupported
 from engine.oci.digest import Digest
 from engine.snapshots.tar_reader import Readable
 
@@ -45,10 +45,12 @@ class LayerReader:
     damaged, cut off or grows without measure. Close it, or use it with `with`.
     """
 
-    def __init__(self, pieces: Iterator[bytes], close: Callable[[], None]) -> None:
+    def __init__(
+        self, pieces: Iterator[bytes], close: Callable[[], None], hashed: bool = True
+    ) -> None:
         self._pieces = pieces
         self._close = close
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if hashed else None
         self._queue: queue.Queue[bytes | BaseException] = queue.Queue(_AHEAD)
         self._rest = b""
         self._ended = False
@@ -70,6 +72,8 @@ class LayerReader:
 
     def finish(self) -> Digest:
         """The diff_id: the digest of all that was and would have been read."""
+        if self._hash is None:
+            raise InvalidInput("this reader was opened without hashing")
         while self._take():
             pass
         self._rest = b""
@@ -110,7 +114,8 @@ class LayerReader:
             for piece in self._pieces:
                 if self._stop.is_set():
                     return
-                self._hash.update(piece)
+                if self._hash is not None:
+                    self._hash.update(piece)
                 self._queue.put(piece)
             self._queue.put(b"")
         except BaseException as error:  # noqa: BLE001 - raised again in the reader's thread
@@ -118,9 +123,15 @@ class LayerReader:
 
 
 def open_layer(
-    source: Path | Readable, media_type: str = "", *, ratio: int = RATIO, grace: int = GRACE
+    source: Path | Readable,
+    media_type: str = "",
+    *,
+    ratio: int = RATIO,
+    grace: int = GRACE,
+    hashed: bool = True,
 ) -> LayerReader:
-    """Read a layer or archive from a file or stream (which stays open), compressed or not.
+    """Read a layer or archive from a file or stream (which stays open), compressed or not; without
+    `hashed` its reader cannot say the diff_id, where somebody else finds it.
 
     The first bytes decide: registries carry wrong media types. Only what no reader could make
     sense of is refused by its type: Unsupported for an encrypted layer.
@@ -131,8 +142,8 @@ def open_layer(
         )
     if isinstance(source, Path):
         file = source.open("rb", buffering=0)
-        return LayerReader(_decompressed(file, ratio, grace), file.close)
-    return LayerReader(_decompressed(source, ratio, grace), lambda: None)
+        return LayerReader(_decompressed(file, ratio, grace), file.close, hashed)
+    return LayerReader(_decompressed(source, ratio, grace), lambda: None, hashed)
 
 
 class _Decompressor(Protocol):

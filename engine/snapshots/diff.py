@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,23 +48,28 @@ class LayerStats:
     bytes: int
 
 
-def write_layer(upper: Path, out: Writable) -> LayerStats:
+def write_layer(
+    upper: Path, out: Writable, mount_points: Collection[bytes] = frozenset()
+) -> LayerStats:
     """Write the tar of what lies in `upper`, whose own mode and owner are not part of it.
+
+    `mount_points` (`etc/hosts`, `proc`) are left out where they are empty: a runtime made them.
 
     Kept are hard links, devices, fifos, setuid, nanoseconds, holes, and of the xattrs `user.*`,
     file capabilities and ACLs (overlay's and labels of this host go). Raises InvalidInput for a
     name that begins with `.wh.`, Conflict for a file that shrinks while it is read.
     """
     with ExitStack() as stack:
-        writer = _Writer(out)
+        writer = _Writer(out, mount_points)
         writer.walk(stack, stack.enter_context(opened(upper)))
         writer.flush(END)
         return LayerStats(writer.entries, writer.bytes)
 
 
 class _Writer:
-    def __init__(self, out: Writable) -> None:
+    def __init__(self, out: Writable, mount_points: Collection[bytes]) -> None:
         self._out = out
+        self._mount_points = mount_points
         self._parts: list[bytes] = []
         self._held = 0
         self._linked: dict[tuple[int, int], bytes] = {}
@@ -89,6 +94,8 @@ class _Writer:
                     f"{text(name)} has a name that layers keep for deleted files",
                     hint="rename it: names in an image cannot begin with .wh.",
                 )
+            if name in self._mount_points and _is_empty(fd, base):
+                continue
             if entry.is_dir(follow_symlinks=False):
                 if len(todo) > _DEPTH:
                     raise InvalidInput(f"folders are nested deeper than {_DEPTH}: {text(name)}")
@@ -248,6 +255,21 @@ def _close_all(todo: list[tuple[int, bytes, Iterator[os.DirEntry[str]]]]) -> Non
 def _sorted(fd: int) -> Iterator[os.DirEntry[str]]:
     with os.scandir(fd) as entries:
         return iter(sorted(entries, key=lambda entry: os.fsencode(entry.name)))
+
+
+def _is_empty(folder: int, base: bytes) -> bool:
+    """A folder or file with nothing in it."""
+    status = os.stat(base, dir_fd=folder, follow_symlinks=False)
+    if stat.S_ISREG(status.st_mode):
+        return status.st_size == 0
+    if not stat.S_ISDIR(status.st_mode):
+        return False
+    fd = os.open(base, _FOLDER, dir_fd=folder)
+    try:
+        with os.scandir(fd) as entries:
+            return next(entries, None) is None
+    finally:
+        os.close(fd)
 
 
 def _kept(file: int | bytes, names: list[str]) -> dict[str, bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -62,10 +62,14 @@ class TarReader:
 
     Raises ContextError for what is no tar, is cut off, or has a header beyond the limits. Global
     PAX headers are passed over, as Docker does. `stream` is read to the end-of-archive mark only.
+    `seek`, where the stream can, moves it on by so many bytes: data nobody takes is then not read
+    (and whether it is there at all is for the caller to check).
     """
 
-    def __init__(self, stream: Readable) -> None:
+    def __init__(self, stream: Readable, seek: Callable[[int], object] | None = None) -> None:
         self._read = stream.read
+        self._seek = seek
+        self._taken = 0  # bytes of the stream read or passed over
         self._buffer = b""
         self._at = 0
         self._left = 0  # bytes of the current entry not yet taken
@@ -75,6 +79,11 @@ class TarReader:
     def __iter__(self) -> Iterator[Entry]:
         while (entry := self._next()) is not None:
             yield entry
+
+    @property
+    def offset(self) -> int:
+        """Where in the stream the data of the entry last given begin, or go on."""
+        return self._taken - (len(self._buffer) - self._at)
 
     def data(self) -> Iterable[tuple[int, memoryview]]:
         """The file's bytes as (offset in the file, piece)."""
@@ -214,9 +223,16 @@ class TarReader:
                 raise _bad("ends in the middle of an entry")
             pieces.append(piece)
             have += len(piece)
+            self._taken += len(piece)
         self._buffer, self._at = b"".join(pieces), 0
 
     def _skip(self, count: int) -> None:
+        beyond = count - (len(self._buffer) - self._at)
+        if self._seek is not None and beyond > 0:
+            self._seek(beyond)
+            self._taken += beyond
+            self._buffer, self._at = b"", 0
+            return
         while count > (have := len(self._buffer) - self._at):
             count -= have
             self._at = len(self._buffer)

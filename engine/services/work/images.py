@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
-
-from django.db import transaction
 
 from engine.errors import NotFound
 from engine.images.leases import Leases
 from engine.images.progress import Progress
 from engine.images.pull import PulledImage, pull
 from engine.models import Image, Namespace, Operation
-from engine.oci.digest import Digest, chain_ids
-from engine.oci.image import Descriptor
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 from engine.registry.auth import Credentials
@@ -25,8 +19,12 @@ from engine.registry.credentials import handed_over, load_credentials
 from engine.services import image_removal, images, operations
 from engine.services.work.garbage import collect_released
 from engine.services.work.host import host
+from engine.services.work.image_making import commit
+from engine.services.work.image_moves import import_image, load_images
+from engine.services.work.image_rows import layer_rows, recorded
+from engine.services.work.layer_progress import LayerTally
 
-_REPORT_SECONDS = 0.25
+__all__ = ["fetch", "fetched", "handle", "layer_rows"]
 
 
 def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
@@ -102,62 +100,19 @@ def fetched(
 
 
 def _record(namespace: Namespace, pulled: PulledImage, reference: Reference) -> Image:
-    config = json.loads(host().content.read(pulled.config.digest))
-    with transaction.atomic():
-        image = images.image_record(
-            namespace,
-            digest=str(pulled.config.digest),
-            manifest_digest=str(pulled.manifest.digest),
-            config=config,
-            layers=layer_rows(pulled.layers, pulled.image_config.rootfs.diff_ids),
-            names=() if reference.digest else (reference,),
-        )
+    def also(image: Image) -> None:
         images.digest_record(image, reference, str(pulled.resolved.digest))
         name = reference.familiar()
         images.image_event(image, "pull", reference.familiar_name(), actor_id=name)
-    return image
 
-
-def layer_rows(layers: Sequence[Descriptor], diff_ids: Sequence[Digest]) -> list[dict[str, Any]]:
-    """What Image.layers holds, of layers that are unpacked here."""
-    return [
-        {
-            "digest": str(layer.digest),
-            "diff_id": str(diff_id),
-            "size": layer.size,
-            "media_type": layer.media_type,
-            "unpacked": host().snapshots.usage(chain).length,
-        }
-        for layer, diff_id, chain in zip(layers, diff_ids, chain_ids(diff_ids), strict=True)
-    ]
-
-
-class LayerTally:
-    """Collects Progress by layer and passes the whole on, at most four times a second."""
-
-    def __init__(self, report: Callable[[list[dict[str, Any]]], None]) -> None:
-        self._report = report
-        self._lock = threading.Lock()
-        self._layers: dict[str, dict[str, Any]] = {}
-        self._last = 0.0
-
-    def add(self, progress: Progress) -> None:
-        with self._lock:
-            if progress.digest:
-                self._layers[str(progress.digest)] = {
-                    "digest": str(progress.digest),
-                    "kind": progress.kind,
-                    "current": progress.current,
-                    "total": progress.total,
-                }
-            if time.monotonic() - self._last < _REPORT_SECONDS:
-                return
-            self._last = time.monotonic()
-            layers = list(self._layers.values())
-        self._report(layers)
-
-    def flush(self) -> None:
-        self._report(list(self._layers.values()))
+    return recorded(
+        namespace,
+        pulled.config.digest,
+        pulled.manifest.digest,
+        pulled.layers,
+        () if reference.digest else (reference,),
+        also,
+    )
 
 
 def _remove(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
@@ -200,6 +155,9 @@ def _prune(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
 
 _HANDLERS: dict[Operation.Kind, Callable[[Operation, threading.Event], dict[str, Any]]] = {
     Operation.Kind.IMAGE_PULL: _pull,
+    Operation.Kind.IMAGE_LOAD: load_images,
+    Operation.Kind.IMAGE_IMPORT: import_image,
+    Operation.Kind.IMAGE_COMMIT: commit,
     Operation.Kind.IMAGE_REMOVE: _remove,
     Operation.Kind.IMAGE_PRUNE: _prune,
 }
