@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -60,6 +60,9 @@ class MemoryCache:
     def __init__(self) -> None:
         self.entries: dict[str, str] = {}
         self.positions: dict[str, str] = {}
+
+    def expect(self, keys: Collection[str]) -> None:
+        """It has them all at hand."""
 
     def get(self, key: str) -> CacheEntry | None:
         text = self.entries.get(key)

@@ -122,6 +122,7 @@ def _begin(call: Call, wish: BuildWish, body: Body, auth: dict[str, str]) -> Bui
             more_tags=wish.tags[1:],
             options={**options, "auth": auth} if auth else options,
             upload=upload,
+            found="" if "\0" in text else text,
             dockerfile_path=path,
             args=dict(wish.args),
             target=wish.target,
@@ -149,13 +150,12 @@ def _check(text: str, path: str, wish: BuildWish) -> None:
             raise InvalidInput(f"failed to parse {path}: file with no instructions") from error
         if "before the first FROM" in error.message or error.message == "the file has no FROM":
             raise InvalidInput("no build stage in current context") from error
-        raise InvalidInput(
-            f"dockerfile parse error line {error.context['line']}: {error.message}", hint=error.hint
-        ) from error
+        message = f"dockerfile parse error line {error.context['line']}: {error.message}"
+        # Where the sentence is moby's, nothing is added to it.
+        hint = "" if "unknown instruction" in message else error.hint
+        raise InvalidInput(message, hint=hint) from error
     except NotFound as error:
-        raise InvalidInput(
-            f"failed to reach build target {wish.target} in Dockerfile", hint=error.hint
-        ) from error
+        raise InvalidInput(f"failed to reach build target {wish.target} in Dockerfile") from error
     except Unsupported as error:
         where = f"{path}:{error.context['line']}: " if "line" in error.context else ""
         raise Unsupported(f"{where}{error.message}", hint=error.hint) from error

@@ -81,7 +81,7 @@ class ClassicLines:
             if event.get("arg"):
                 self._unused.append(str(event["arg"]))
             else:
-                yield _stream(f"{_RED}[WARNING]: {event['text']}\n{_PLAIN}")
+                yield _stream(f"{_RED}{self._warning(event)}{_PLAIN}")
         elif kind == "again":
             self._said, self._container = 0, ""
             yield _stream("The worker was lost; the build begins anew.\n")
@@ -90,6 +90,16 @@ class ClassicLines:
             yield _error(*_words(event["error"]))
         elif kind == "cancelled":
             yield _error("the build was cancelled")
+
+    def _warning(self, event: Mapping[str, Any]) -> str:
+        line, text = event["line"], event["text"]
+        if "empty line inside a continuation" not in text:
+            return f"[WARNING]: {text}\n"
+        found = (s["text"] for s in self._steps.values() if s["line"] <= line <= s["end"])
+        return (
+            f"[WARNING]: Empty continuation line found in:\n    {next(found, '')}\n"
+            "[WARNING]: Empty continuation lines will become errors in a future release.\n"
+        )
 
     def _plan(self, event: Mapping[str, Any]) -> int:
         """How many triggers of a base's have come in since the last plan."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
@@ -179,7 +179,10 @@ class CacheEntry:
 
 class CacheStore(Protocol):
     """One namespace's memory. `put` replaces what has the same key; `last` finds the entry put
-    latest with this position. Entries may vanish at any time."""
+    latest with this position; `expect` says which keys are likely to be asked for, so that one
+    look can find them all. Entries may vanish at any time."""
+
+    def expect(self, keys: Collection[str]) -> None: ...
 
     def get(self, key: str) -> CacheEntry | None: ...
 

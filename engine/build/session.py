@@ -55,6 +55,8 @@ class Session:
         self._context: BuildContext | None = None
         last = engine.cache.last(request.position) if request.position else None
         self._last = dict(last.trace) if last else {}
+        if not request.no_cache:
+            engine.cache.expect([trace.key for trace in self._last.values()])
         self._trace = dict(self._last)
 
     @property

@@ -31,6 +31,7 @@ def build_create(
     options: Mapping[str, Any] | None = None,
     upload: Upload | None = None,
     dockerfile: str = "",
+    found: str = "",
     dockerfile_path: str = "Dockerfile",
     args: dict[str, str] | None = None,
     target: str = "",
@@ -41,6 +42,7 @@ def build_create(
     """A numbered build and its operation. A Dockerfile given as text is parsed and planned here and
     now, so that a mistake shows at its line before anything is queued.
 
+    `found` is the text as the caller has seen it in the upload; the worker reads it again.
     `more_tags` are further names of the image; `options` (BuildOptions.to_json) is what only the
     Docker API asks for. Both go with the operation.
 
@@ -79,7 +81,7 @@ def build_create(
             tag=tag,
             upload=upload,
             again=again,
-            dockerfile=dockerfile,
+            dockerfile=dockerfile or found,
             inline=bool(dockerfile.strip()),
             dockerfile_path=dockerfile_path,
             args=args or {},

@@ -3,8 +3,9 @@ addresses for RUN steps. Whatever is used is leased until the build's image has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from ipaddress import IPv4Address
+from typing import Any
 
 from engine.build.cache import CacheEntry
 from engine.build.ports import LayerProgress, LocalImage
@@ -19,6 +20,9 @@ from engine.registry.credentials import handed_over
 from engine.services import images, namespaces
 from engine.services.work.host import host
 from engine.services.work.images import fetch
+
+# SQLite takes some 32,000 variables, PostgreSQL 65,535.
+_AT_ONCE = 500
 
 
 class RowImages:
@@ -75,15 +79,16 @@ class RowImages:
         except NotFound:
             return None
         if self._lease is not None:
-            diff_ids = [Digest.parse(layer["diff_id"]) for layer in image.layers]
-            self._lease.keep(
-                image.manifest_digest,
-                image.digest,
-                *(layer["digest"] for layer in image.layers),
-                *chain_ids(diff_ids),
-            )
-        # Removed just before the lease knew of it?
-        return image if Image.objects.filter(pk=image.pk).exists() else None
+            chains = chain_ids([Digest.parse(layer["diff_id"]) for layer in image.layers])
+            blobs = [image.manifest_digest, image.digest]
+            blobs += [layer["digest"] for layer in image.layers]
+            self._lease.keep(*blobs, *chains)
+            # Removed just before the lease knew of it? What is here now stays.
+            parts = host()
+            here = all(parts.content.has(Digest.parse(blob)) for blob in blobs)
+            if not (here and all(map(parts.snapshots.exists, chains))):
+                return None
+        return image
 
 
 class RowCache:
@@ -93,11 +98,21 @@ class RowCache:
         self._rows = BuildCacheEntry.objects.filter(namespace=namespace)
         self._namespace = namespace
         self._lease = lease
+        self._expected: dict[str, dict[str, Any]] = {}
+
+    def expect(self, keys: Collection[str]) -> None:
+        self._expected = {}
+        some = list(keys)
+        for start in range(0, len(some), _AT_ONCE):
+            found = self._rows.filter(key__in=some[start : start + _AT_ONCE])
+            self._expected.update(found.values_list("key", "entry"))
 
     def get(self, key: str) -> CacheEntry | None:
         """Whether what it names is here is looked at after it is leased."""
-        row = self._rows.filter(key=key).first()
-        return self._kept(CacheEntry.from_json(row.entry)) if row else None
+        entry = self._expected.get(key)
+        if entry is None:
+            entry = self._rows.filter(key=key).values_list("entry", flat=True).first()
+        return self._kept(CacheEntry.from_json(entry)) if entry else None
 
     def _kept(self, entry: CacheEntry) -> CacheEntry:
         if self._lease is not None and entry.layer is not None:
@@ -106,6 +121,7 @@ class RowCache:
 
     def put(self, entry: CacheEntry) -> None:
         self._kept(entry)
+        self._expected.pop(entry.key, None)
         BuildCacheEntry.objects.update_or_create(
             namespace=self._namespace,
             key=entry.key,

@@ -31,13 +31,14 @@ from engine.errors import (
 )
 from engine.events import Kind
 from engine.images.leases import Lease, Leases
-from engine.models import Build, Image, Network, Operation
+from engine.models import Build, Image, Network, Operation, Tag
 from engine.oci.reference import Reference
 from engine.services import images, namespaces, operations
 from engine.services.build_options import BuildOptions
 from engine.services.work.build_rows import RowAddresses, RowCache, RowImages
 from engine.services.work.containers import network_spec
 from engine.services.work.host import host
+from engine.services.work.image_rows import layer_rows
 from engine.services.work.sources import context_of, folder_of, lineage, texts_of
 
 __all__ = ["clear", "folder_of", "forget_lost", "handle"]
@@ -103,7 +104,8 @@ def _run(
     options = BuildOptions.from_json(args.get("options", {}))
     context = context_of(build, folder)
     dockerfile, ignore = texts_of(build, context)
-    Build.objects.filter(pk=build.pk).update(dockerfile=dockerfile)
+    if dockerfile != build.dockerfile:
+        Build.objects.filter(pk=build.pk).update(dockerfile=dockerfile)
     request = BuildRequest(
         build_id=build_id(build),
         context=context,
@@ -251,25 +253,32 @@ def _engine(
 
 
 def _record(build: Build, result: BuildResult, more_tags: Sequence[str]) -> Image:
-    config = json.loads(host().content.read(result.config.digest))
-    return images.image_record(
-        build.namespace,
-        digest=str(result.config.digest),
-        manifest_digest=str(result.manifest.digest),
-        config=config,
-        layers=[
-            {
-                "digest": str(layer.digest),
-                "diff_id": str(diff_id),
-                "size": layer.size,
-                "media_type": layer.media_type,
-            }
-            for layer, diff_id in zip(
-                result.layers, result.image_config.rootfs.diff_ids, strict=True
+    """The row; of an image that was there with these names, as of a build that was cached as a
+    whole, it is found and nothing is written but the event."""
+    names = tuple(Reference.parse(name) for name in (build.tag, *more_tags) if name)
+    with transaction.atomic():
+        image = _found(build, str(result.config.digest), names)
+        if image is None:
+            image = images.image_record(
+                build.namespace,
+                digest=str(result.config.digest),
+                manifest_digest=str(result.manifest.digest),
+                config=json.loads(host().content.read(result.config.digest)),
+                layers=layer_rows(result.layers, result.image_config.rootfs.diff_ids),
+                names=names,
             )
-        ],
-        names=tuple(Reference.parse(name) for name in (build.tag, *more_tags) if name),
+        for name in names:
+            images.image_event(image, "tag", name.familiar())
+    return image
+
+
+def _found(build: Build, digest: str, names: Sequence[Reference]) -> Image | None:
+    tags = list(
+        Tag.objects.select_related("image").filter(namespace=build.namespace, image__digest=digest)
     )
+    here = {(tag.repository, tag.tag) for tag in tags}
+    wanted = {(name.repository, name.tag or "latest") for name in names}
+    return tags[0].image if wanted and wanted <= here else None
 
 
 def clear(build: Build) -> None:
