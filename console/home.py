@@ -42,6 +42,7 @@ def prepare(config: EngineConfig, web: pwd.struct_passwd) -> None:
         (config.snapshots_dir, 0o700, 0),
         (config.containers_dir, 0o700, 0),
         (config.exits_dir, 0o700, 0),
+        (config.volumes_dir, 0o700, 0),
         (config.builds_dir, 0o700, 0),
         (config.network_dir, 0o700, 0),
     ):

@@ -164,6 +164,8 @@ CELERY_TASK_ROUTES = {
     "engine.tasks.container_operation": {"queue": "containers"},
     "engine.tasks.build_operation": {"queue": "builds"},
     "engine.tasks.image_operation": {"queue": "images"},
+    "engine.tasks.volume_operation": {"queue": "containers"},
+    "engine.tasks.network_operation": {"queue": "containers"},
 }
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 # Whoever reaches Redis could otherwise end workers, or make them serve other queues.

@@ -55,6 +55,11 @@ class EngineConfig:
         return self.home / "exits"
 
     @property
+    def volumes_dir(self) -> Path:
+        """One folder a volume, by its key: `KEY/_data` (engine.containers.volumes)."""
+        return self.home / "volumes"
+
+    @property
     def builds_dir(self) -> Path:
         """One folder a build: its context and its log."""
         return self.home / "builds"

@@ -11,6 +11,7 @@
     │   │   ├── NameTaken
     │   │   ├── PortTaken
     │   │   └── WrongState        a transition the container's state does not allow
+    │   ├── Forbidden             nobody may, as things stand: a network in use, a name of ours
     │   ├── Unsupported           known, but not built yet
     │   ├── PolicyDenied          beyond what root's ceiling or a team's policy allows
     │   ├── StepFailed            a RUN step ended with a code other than 0
@@ -128,6 +129,10 @@ class PortTaken(Conflict):
 
 class WrongState(Conflict):
     id = "wrong-state"
+
+
+class Forbidden(UserError):
+    id = "forbidden"
 
 
 class Unsupported(UserError):

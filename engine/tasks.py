@@ -14,7 +14,7 @@ from django.conf import settings
 
 from engine.containers.exits import keep_in_memory
 from engine.services import operations
-from engine.services.work import builds, containers, images
+from engine.services.work import builds, containers, images, networks, volumes
 
 
 @worker_init.connect
@@ -40,3 +40,13 @@ def build_operation(operation_id: int) -> None:
 @shared_task
 def image_operation(operation_id: int) -> None:
     operations.run(operation_id, images.handle)
+
+
+@shared_task
+def volume_operation(operation_id: int) -> None:
+    operations.run(operation_id, volumes.handle)
+
+
+@shared_task
+def network_operation(operation_id: int) -> None:
+    operations.run(operation_id, networks.handle)

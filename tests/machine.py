@@ -6,6 +6,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from engine.containers.attempts import Attempt, Exit, Started
 from engine.containers.layout import ContainerDir
 from engine.containers.lifecycle import Containers, Network
 from engine.containers.logs import LogReader, decode_tty
+from engine.containers.options import HostOptions, Mount
 from engine.containers.settings import ContainerSettings
+from engine.containers.volumes import VolumeAt, Volumes
 from engine.runtime import cgroups
 from engine.runtime.inotify import CREATE, MODIFY, MOVED_TO, Inotify
 from engine.runtime.oci_runtime import OCIRuntime
@@ -35,6 +38,7 @@ class Machine:
         self.config = EngineConfig(home=home)
         self.snapshots = OverlaySnapshotter(self.config.snapshots_dir)
         self.runtime = OCIRuntime(self.config.run_dir / "runtime", self.config.cgroup_parent)
+        self.volumes: dict[str, dict[str, VolumeAt]] = {}
         self.use(None)
         self.chain = "sha256:" + "2" * 64
         self.snapshots.prepare("base", None)
@@ -58,7 +62,8 @@ class Machine:
         return name
 
     def create(self, script: str, **changes: Any) -> str:
-        """A container that runs `script`; any field of its settings may be given."""
+        """A container that runs `script`; any field of its settings may be given. `volumes` get
+        an anonymous volume each."""
         values: dict[str, Any] = {
             "id": secrets.token_hex(32),
             "name": "test",
@@ -67,12 +72,26 @@ class Machine:
             "cmd": ("/bin/sh", "-c", script),
             **changes,
         }
-        settings = ContainerSettings(**values)
-        self.containers.create(settings)
+        host: HostOptions = values.pop("host", HostOptions())
+        anonymous = tuple(Mount("volume", path) for path in values.get("volumes", ()))
+        settings = ContainerSettings(
+            **values, host=replace(host, mounts=(*host.mounts, *anonymous))
+        )
+        volumes = {
+            mount.destination: VolumeAt(secrets.token_hex(16))
+            for mount in settings.host.mounts
+            if mount.type == "volume"
+        }
+        self.volumes[settings.id] = volumes
+        self.containers.create(settings, volumes)
         return settings.id
 
+    def volume(self, id: str, path: str) -> Path:
+        """Where the files lie of the volume at `path`."""
+        return Volumes(self.config).data(self.volumes[id][path].key)
+
     def start(self, id: str, generation: int = 1, **more: Any) -> Started:
-        return self.containers.start(id, generation, **more)
+        return self.containers.start(id, generation, volumes=self.volumes.get(id, {}), **more)
 
     def finish(self, id: str, generation: int = 1) -> Exit:
         """Wait for its end, then clean up."""

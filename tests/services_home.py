@@ -37,6 +37,8 @@ from engine.services import builds, containers, images, namespaces, operations, 
 from engine.services.work import builds as builds_work
 from engine.services.work import containers as containers_work
 from engine.services.work import images as images_work
+from engine.services.work import networks as networks_work
+from engine.services.work import volumes as volumes_work
 from engine.services.work.containers import record_exit
 from engine.services.work.host import host
 from engine.services.work.supervisor import Supervisor
@@ -50,6 +52,8 @@ _HANDLERS = {
     "build": builds_work.handle,
     "container": containers_work.handle,
     "image": images_work.handle,
+    "network": networks_work.handle,
+    "volume": volumes_work.handle,
 }
 
 

@@ -10,6 +10,7 @@ from engine.api.call import reply
 from engine.errors import (
     Conflict,
     EngineError,
+    Forbidden,
     InvalidInput,
     InvalidReference,
     NotFound,
@@ -69,6 +70,7 @@ _STATUS: tuple[tuple[type[QuaysideError], int], ...] = (
     (RegistryError, 500),
     (NotFound, 404),
     (PolicyDenied, 403),
+    (Forbidden, 403),
     (Conflict, 409),
     (InvalidInput, 400),
     (Unsupported, 501),

@@ -6,7 +6,6 @@ containers/ID/rootfs/         where its file system is mounted while it runs
 containers/ID/bundle/         config.json for the runtime; conmon's attach, ctl, winsz
 containers/ID/log/            its log (engine.containers.logs)
 containers/ID/etc/            hosts, resolv.conf, hostname: bind mounted
-containers/ID/volumes/        one folder for each VOLUME
 containers/ID/shm/            its /dev/shm, where others may share it
 containers/ID/exec/EXECID/    as bundle and log, for each exec
 exits/ID.GENERATION/          of one start: exit code, conmon.pid, started.json, finished.json
@@ -56,10 +55,6 @@ class ContainerDir:
     @property
     def etc(self) -> Path:
         return self.path / "etc"
-
-    @property
-    def volumes(self) -> Path:
-        return self.path / "volumes"
 
     @property
     def shm(self) -> Path:

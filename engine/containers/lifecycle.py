@@ -14,20 +14,24 @@ import json
 import os
 import shutil
 import signal as signals
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Protocol
 
 from engine.config import EngineConfig
-from engine.containers import volumes
+from engine.containers import mounts
 from engine.containers.attempts import LOST_CODE, Attempt, Exit, Observed, Started, Status
+from engine.containers.binds import Stage
+from engine.containers.config import command, container_spec, process_spec
 from engine.containers.etc import write_etc
+from engine.containers.joined import Joined, joined
 from engine.containers.layout import ContainerDir, write_json
 from engine.containers.logs import DEFAULT_LIMITS, Limits, rotate
 from engine.containers.settings import ContainerSettings
+from engine.containers.volumes import VolumeAt, Volumes
 from engine.errors import (
     Conflict,
     EngineError,
@@ -39,24 +43,21 @@ from engine.errors import (
 )
 from engine.network.ports import Reservation
 from engine.network.spec import Attachment, PortBinding, PublishedPort
-from engine.runtime.cgroups import hierarchies
+from engine.runtime import freezer
 from engine.runtime.conmon import Conmon, Supervised
 from engine.runtime.oci_runtime import OCIRuntime, command_error
 from engine.runtime.processes import ProcessRef
-from engine.runtime.rootfs import lookup, opened
-from engine.runtime.spec import (
-    ContainerSpec,
-    ProcessSpec,
-    build_spec,
-    environment,
-)
+from engine.runtime.rootfs import opened
+from engine.runtime.spec import Mount, build_spec
 from engine.runtime.users import resolve_user
+from engine.snapshots.mount import unmount
 from engine.snapshots.protocol import Snapshotter
 
 __all__ = ["Containers", "Exit", "Observed", "Started"]
 
 # How long a process may take to die of SIGKILL, and conmon to report it and leave.
 _DEATH_SECONDS = 5.0
+_NO_VOLUMES: Mapping[str, VolumeAt] = {}
 
 
 class Network(Protocol):
@@ -68,6 +69,16 @@ class Network(Protocol):
         self, container_id: str, address: IPv4Address, published: Sequence[PublishedPort]
     ) -> None: ...
     def release(self, container_id: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What one start was given besides the settings; good while its block lasts."""
+
+    size: tuple[int, int] | None
+    attachments: Sequence[Attachment]
+    mounted: tuple[Mount, ...]
+    shared: Joined
 
 
 class Containers:
@@ -86,16 +97,23 @@ class Containers:
         self._network = network
         self._conmon = Conmon(runtime)
 
-    def create(self, settings: ContainerSettings) -> None:
-        """Lay out the folder, the writable layer and the volumes. Idempotent.
+    def create(
+        self, settings: ContainerSettings, volumes: Mapping[str, VolumeAt] = _NO_VOLUMES
+    ) -> None:
+        """Lay out the folder, the writable layer and the volumes (by container path). Idempotent.
 
         Where the container exists already its settings are written anew. Raises Conflict when
         they name another image, NotFound when the layers are not here, InvalidInput, NoSpace.
         """
         with _room(settings.id):
-            self._create(settings, ContainerDir(self._config, settings.id))
+            self._create(settings, ContainerDir(self._config, settings.id), volumes)
 
-    def _create(self, settings: ContainerSettings, directory: ContainerDir) -> None:
+    def _create(
+        self,
+        settings: ContainerSettings,
+        directory: ContainerDir,
+        volumes: Mapping[str, VolumeAt],
+    ) -> None:
         if directory.settings.exists():
             before = ContainerSettings.from_json(directory.settings.read_bytes())
             if before == settings:
@@ -107,12 +125,13 @@ class Containers:
         key = _key(settings.id)
         if not self._snapshots.exists(key):
             self._snapshots.prepare(key, settings.chain or None)
-        if volumes.missing(directory.volumes, settings.volumes):
+        if mounts.to_fill(settings.host.mounts, volumes):
             # A creation before this one may have been killed with the file system mounted.
             self._snapshots.unmount(directory.rootfs)
             self._snapshots.mount(key, directory.rootfs)
             try:
-                volumes.fill(directory.volumes, directory.rootfs, settings.volumes)
+                with opened(directory.rootfs) as root:
+                    mounts.fill(settings.host.mounts, volumes, Volumes(self._config), root)
             finally:
                 self._snapshots.unmount(directory.rootfs)
         write_json(directory.settings, settings.to_json())
@@ -130,6 +149,7 @@ class Containers:
         generation: int,
         size: tuple[int, int] | None = None,
         attachments: Sequence[Attachment] = (),
+        volumes: Mapping[str, VolumeAt] = _NO_VOLUMES,
     ) -> Started:
         """Start it; `size` is (columns, rows) of its terminal, from the first byte on.
 
@@ -150,18 +170,38 @@ class Containers:
         with _room(id):
             try:
                 attempt.begin()
-                return self._start(settings, directory, attempt, size, attachments)
+                with (
+                    mounts.runtime_mounts(
+                        self._config, id, settings.host.mounts, settings.host.tmpfs, volumes
+                    ) as mounted,
+                    joined(self._config, directory, settings) as shared,
+                ):
+                    given = _Given(size, attachments, mounted, shared)
+                    return self._start(settings, directory, attempt, given)
             except BaseException:
                 self._end_conmon(attempt)
                 self._clean(directory)
                 shutil.rmtree(attempt.folder, ignore_errors=True)
                 raise
 
+    def write_etc(self, id: str, attachments: Sequence[Attachment]) -> None:
+        """Tell a running container of the networks it has now. Raises NotFound, InvalidInput."""
+        settings = self.settings(id)
+        write_etc(
+            ContainerDir(self._config, id).etc,
+            settings.hostname or id[:12],
+            attachments,
+            settings.host,
+            domainname=settings.domainname,
+        )
+
     def signal(self, id: str, generation: int, number: int) -> None:
         """A signal for the container's first process. Raises WrongState when it does not run."""
         init = self._attempt(id, generation).processes()[1]
         if init is None or not init.send(number):
             raise WrongState(f"container {id} is not running", id=id)
+        if number == signals.SIGKILL:
+            self._thaw(id)
 
     def stop(self, id: str, generation: int, number: int, grace_seconds: float | None) -> None:
         """Signal `number`, SIGKILL after `grace_seconds` (None: never); return when it has ended.
@@ -172,6 +212,7 @@ class Containers:
         attempt = self._attempt(id, generation)
         supervisor, init = attempt.processes()
         if init is not None and init.send(number):
+            self._thaw(id)
             if number != signals.SIGKILL and not init.wait(grace_seconds):
                 init.send(signals.SIGKILL)
             if not init.wait(_DEATH_SECONDS):
@@ -252,6 +293,12 @@ class Containers:
                 rotated += rotate(log, bundle, limits)
         return rotated
 
+    def _thaw(self, id: str) -> None:
+        """A paused container goes on to meet its end (moby daemon/kill.go)."""
+        cgroup = self._runtime.cgroup(id)
+        if freezer.is_frozen(cgroup):
+            freezer.thaw(cgroup)
+
     def _attempt(self, id: str, generation: int) -> Attempt:
         return Attempt(ContainerDir(self._config, id).exits(generation), id)
 
@@ -278,13 +325,13 @@ class Containers:
         settings: ContainerSettings,
         directory: ContainerDir,
         attempt: Attempt,
-        size: tuple[int, int] | None,
-        attachments: Sequence[Attachment],
+        given: _Given,
     ) -> Started:
+        attachments = given.attachments
         (directory.bundle / "oom").unlink(missing_ok=True)
         self._snapshots.unmount(directory.rootfs)
         self._snapshots.mount(_key(settings.id), directory.rootfs)
-        self._write_config(settings, directory, size, attachments)
+        self._write_config(settings, directory, given)
         supervised = Supervised(
             id=settings.id,
             bundle=directory.bundle,
@@ -305,7 +352,8 @@ class Containers:
                 for attachment in attachments:
                     network.attach(attachment, settings.id, created.init_pid)
                 if ports:
-                    network.publish(settings.id, attachments[0].address, ports)
+                    leading = next((one for one in attachments if one.gateway), attachments[0])
+                    network.publish(settings.id, leading.address, ports)
             started = attempt.write_started(created, ports)
             self._runtime.start(settings.id)
         except RuntimeFailed as error:
@@ -324,36 +372,19 @@ class Containers:
         return self._network
 
     def _write_config(
-        self,
-        settings: ContainerSettings,
-        directory: ContainerDir,
-        size: tuple[int, int] | None,
-        attachments: Sequence[Attachment],
+        self, settings: ContainerSettings, directory: ContainerDir, given: _Given
     ) -> None:
-        user = resolve_user(settings.user, directory.rootfs)
-        _check_folder(settings.working_dir, directory)
-        hostname = settings.hostname or settings.id[:12]
-        process = ProcessSpec(
-            args=settings.args,
-            env=environment(settings.env, user=user, tty=settings.tty, hostname=hostname),
-            cwd=settings.working_dir or "/",
-            user=user,
-            tty=settings.tty,
-            size=size,
-            no_new_privileges=settings.no_new_privileges,
-        )
-        spec = ContainerSpec(
-            process=process,
-            rootfs=directory.rootfs,
+        user = resolve_user(settings.user, directory.rootfs, settings.host.group_add)
+        process = process_spec(settings, user, command(settings), tty=settings.tty, size=given.size)
+        spec = container_spec(
+            self._config,
+            settings,
+            directory,
+            process,
             cgroup=self._runtime.cgroup(settings.id),
-            hostname=hostname,
-            mounts=(
-                *write_etc(directory.etc, hostname, attachments),
-                *volumes.mounts(directory.volumes, settings.volumes),
-            ),
-            limits=settings.host.limits,
-            # As Docker: a namespace of their own on v2, the host's (read-only) on v1.
-            private_cgroups=hierarchies().pure_v2,
+            attachments=given.attachments,
+            mounted=given.mounted,
+            joined=given.shared,
         )
         (directory.bundle / "config.json").write_text(json.dumps(build_spec(spec)))
 
@@ -373,6 +404,10 @@ class Containers:
         if self._network is not None:
             self._network.release(directory.id)
         self._snapshots.unmount(directory.rootfs)
+        Stage(self._config, directory.id).clear()
+        if directory.shm.exists():
+            unmount(directory.shm)
+            directory.shm.rmdir()
 
 
 def _outlast(supervisor: ProcessRef) -> None:
@@ -399,19 +434,6 @@ def _room(id: str) -> Iterator[None]:
 
 def _no_space(id: str) -> NoSpace:
     return NoSpace(f"no space left for container {id}", hint="free some disk space", id=id)
-
-
-def _check_folder(path: str, directory: ContainerDir) -> None:
-    """The runtime makes a working directory that is missing, but not in place of a file."""
-    with opened(directory.rootfs) as root:
-        found = lookup(root, path or "/")
-    if found is not None and not stat.S_ISDIR(found.st_mode):
-        raise InvalidInput(
-            f"the working directory {path} is no folder in the image",
-            hint="choose a folder",
-            field="working_dir",
-            path=path,
-        )
 
 
 def _explained(error: RuntimeFailed, settings: ContainerSettings) -> Exception:

@@ -44,13 +44,22 @@ def gateway_of(subnet: IPv4Network) -> IPv4Address:
     return subnet.network_address + 1
 
 
-def next_address(subnet: IPv4Network, taken: Collection[IPv4Address]) -> IPv4Address:
-    """The lowest host address not in `taken`; the gateway is always taken.
+def next_address(
+    subnet: IPv4Network,
+    taken: Collection[IPv4Address],
+    *,
+    gateway: IPv4Address | None = None,
+    within: IPv4Network | None = None,
+) -> IPv4Address:
+    """The lowest host address of `within` (a part of the subnet, or all of it) not in `taken`;
+    the gateway, the first address where none is given, is always taken.
 
-    Raises Conflict when the subnet is full.
+    Raises Conflict when there is none.
     """
-    used = {int(address) for address in taken} | {int(gateway_of(subnet))}
-    for number in range(int(subnet.network_address) + 1, int(subnet.broadcast_address)):
+    used = {int(address) for address in taken} | {int(gateway or gateway_of(subnet))}
+    used |= {int(subnet.network_address), int(subnet.broadcast_address)}
+    within = within or subnet
+    for number in range(int(within.network_address), int(within.broadcast_address) + 1):
         if number not in used:
             return IPv4Address(number)
     raise Conflict(

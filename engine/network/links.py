@@ -63,7 +63,11 @@ def ensure_bridge(network: NetworkSpec) -> bool:
                 # A bridge without an address of its own takes over the lowest of its ports', and
                 # every neighbour's ARP entry would be stale with each container.
                 ip.link(
-                    "add", ifname=network.bridge, kind="bridge", address=mac_for(network.gateway)
+                    "add",
+                    ifname=network.bridge,
+                    kind="bridge",
+                    address=mac_for(network.gateway),
+                    **_mtu(network),
                 )
             except NetlinkError as error:
                 raise _failed(f"bridge {network.bridge} cannot be made", error) from error
@@ -92,8 +96,9 @@ def ensure_bridge(network: NetworkSpec) -> bool:
 def attach(attachment: Attachment, host_name: str, pid: int) -> None:
     """Put `attachment.interface` into the network namespace of `pid`, up, with its route.
 
-    A pair left over under `host_name` is taken away first. The first attachment of a network
-    that is not internal gives the default route. Raises NetworkFailed; the pair is gone then.
+    A pair left over under `host_name` is taken away first. The first attachment that may be a
+    gateway, of a network that is not internal, gives the default route. Raises NetworkFailed; the
+    pair is gone then.
     """
     try:
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
@@ -111,6 +116,31 @@ def attach(attachment: Attachment, host_name: str, pid: int) -> None:
             raise
     finally:
         os.close(namespace)
+
+
+def set_default(pid: int, gateway: IPv4Address | None) -> None:
+    """Turn the default route in the network namespace of `pid`, or take it away. Raises
+    NetworkFailed."""
+    try:
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NetworkFailed(f"network namespace of process {pid} is gone") from error
+    try:
+        _inside(namespace, lambda: _turn_default(gateway))
+    finally:
+        os.close(namespace)
+
+
+def _turn_default(gateway: IPv4Address | None) -> None:
+    with IPRoute() as ip:
+        try:
+            if gateway is not None:
+                ip.route("replace", dst="default", gateway=str(gateway))
+                return
+            ip.route("del", dst="default")
+        except NetlinkError as error:
+            if gateway is not None or error.code != errno.ESRCH:
+                raise _failed("the default route cannot be set", error) from error
 
 
 def remove(*names: str) -> int:
@@ -199,7 +229,9 @@ def _add_pair(ip: IPRoute, attachment: Attachment, host_name: str, namespace: in
             "ifname": attachment.interface,
             "net_ns_fd": namespace,
             "address": attachment.mac,
+            **_mtu(attachment.network),
         },
+        **_mtu(attachment.network),
     }
     try:
         try:
@@ -232,7 +264,7 @@ def _plumb(attachment: Attachment) -> None:
                 broadcast=str(attachment.network.subnet.broadcast_address),
             )
             ip.link("set", index=index, state="up")
-            if not attachment.network.internal:
+            if attachment.gateway and not attachment.network.internal:
                 try:
                     ip.route("add", dst="default", gateway=str(attachment.network.gateway))
                 except NetlinkError as error:
@@ -240,6 +272,10 @@ def _plumb(attachment: Attachment) -> None:
                         raise
         except NetlinkError as error:
             raise _failed(f"address {attachment.address} cannot be set", error) from error
+
+
+def _mtu(network: NetworkSpec) -> dict[str, int]:
+    return {"mtu": network.mtu} if network.mtu else {}
 
 
 def _inside(namespace: int, work: Callable[[], None]) -> None:

@@ -78,6 +78,11 @@ class NetworkManager:
             self._ensure(nft, network)
             self._turn(nft, self._start_names(nft))
 
+    def networks(self) -> tuple[NetworkSpec, ...]:
+        """All that were made here and not taken away."""
+        with self._lock():
+            return tuple(self._records.networks())
+
     def recorded(self, network_id: str) -> NetworkSpec | None:
         """The network as it was made here; None before."""
         return self._records.network(network_id)
@@ -131,6 +136,23 @@ class NetworkManager:
         """Take the container out of one network, or out of all; with its flows and names."""
         networks = None if network_id is None else (network_id,)
         self._release(container_id, networks=networks, unpublish=False)
+
+    def attached(self, container_id: str) -> tuple[Attachment, ...]:
+        """Its attachments as they were made, in no order; empty when it has none."""
+        with self._lock():
+            return self._records.container(container_id).attachments
+
+    def route(self, container_id: str, pid: int, network_id: str | None) -> None:
+        """Let the default route of the container of process `pid` lead to this network of its, or
+        nowhere. Raises NetworkFailed."""
+        with self._lock():
+            record = self._records.container(container_id)
+            turned = tuple(
+                replace(one, gateway=one.network.id == network_id) for one in record.attachments
+            )
+            gateway = next((one.network.gateway for one in turned if one.gateway), None)
+            links.set_default(pid, gateway)
+            self._records.put_container(replace(record, attachments=turned))
 
     def reserve(self, bindings: Sequence[PortBinding]) -> ports.Reservation:
         """Sockets that hold the ports, all or none: give `fds` to conmon, then close.

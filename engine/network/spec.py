@@ -28,7 +28,8 @@ class NetworkSpec:
     """One bridge and the subnet behind it.
 
     `internal`: nothing passes between it and anywhere but this machine; containers get no
-    default route, and names outside the network are not resolved for them.
+    default route, and names outside the network are not resolved for them. `mtu` 0 is the
+    kernel's own.
     """
 
     id: str
@@ -37,9 +38,12 @@ class NetworkSpec:
     gateway: IPv4Address
     bridge: str
     internal: bool = False
+    mtu: int = 0
 
     def __post_init__(self) -> None:
         _require(_ID.fullmatch(self.id), "network id", self.id)
+        if type(self.mtu) is not int or not (self.mtu == 0 or 68 <= self.mtu <= 65535):
+            raise InvalidInput(f"mtu is out of range: {self.mtu}", field="mtu")
         _require(_INTERFACE.fullmatch(self.bridge), "bridge name", self.bridge)
         if self.gateway not in self.subnet or self.gateway in (
             self.subnet.network_address,
@@ -57,6 +61,7 @@ class NetworkSpec:
             "gateway": str(self.gateway),
             "bridge": self.bridge,
             "internal": self.internal,
+            "mtu": self.mtu,
         }
 
     @classmethod
@@ -69,6 +74,7 @@ class NetworkSpec:
             gateway=IPv4Address(data["gateway"]),
             bridge=data["bridge"],
             internal=bool(data["internal"]),
+            mtu=data.get("mtu", 0),
         )
 
 
@@ -78,6 +84,7 @@ class Attachment:
 
     `names` are what the network's other containers resolve to `address`: the container's name,
     its aliases and its short id, in that order (the first is the answer to a reverse lookup).
+    `gateway`: whether the container's default route may lead there; the first one's does.
     """
 
     network: NetworkSpec
@@ -85,6 +92,7 @@ class Attachment:
     mac: str
     interface: str = "eth0"
     names: tuple[str, ...] = ()
+    gateway: bool = True
 
     def __post_init__(self) -> None:
         _require(_MAC.fullmatch(self.mac), "mac address", self.mac)
@@ -103,6 +111,7 @@ class Attachment:
             "mac": self.mac,
             "interface": self.interface,
             "names": list(self.names),
+            "gateway": self.gateway,
         }
 
     @classmethod
@@ -114,6 +123,7 @@ class Attachment:
             mac=data["mac"],
             interface=data["interface"],
             names=tuple(data["names"]),
+            gateway=bool(data.get("gateway", True)),
         )
 
 

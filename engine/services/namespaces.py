@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
 from engine.models import Container, Endpoint, Namespace, Network, Node
-from engine.network.addresses import mac_for, next_address, next_subnet
-
-DEFAULT_NETWORK = "bridge"
+from engine.network.addresses import next_subnet
+from engine.services import addresses
+from engine.services.addresses import DEFAULT_NETWORK as DEFAULT_NETWORK
 
 
 def node_local() -> Node:
@@ -38,11 +38,11 @@ def network_default(namespace: Namespace) -> Network:
         with transaction.atomic():
             lock(namespace)
             found = Network.objects.filter(namespace=namespace, name=DEFAULT_NETWORK).first()
-            found = found or network_create(namespace, DEFAULT_NETWORK)
+            found = found or _default_create(namespace)
     return found
 
 
-def network_create(namespace: Namespace, name: str) -> Network:
+def _default_create(namespace: Namespace) -> Network:
     """A row only; the bridge itself appears when a container first starts on it.
 
     Two at once may choose the same subnet; the constraint lets one win, the other looks again.
@@ -56,38 +56,18 @@ def network_create(namespace: Namespace, name: str) -> Network:
             with transaction.atomic():
                 return Network.objects.create(
                     namespace=namespace,
-                    name=name,
+                    name=DEFAULT_NETWORK,
                     subnet=str(subnet),
                     gateway=str(subnet.network_address + 1),
                     bridge=f"{config.bridge_prefix}{index:x}",
                 )
         except IntegrityError:
-            if Network.objects.filter(namespace=namespace, name=name).exists():
+            if Network.objects.filter(namespace=namespace, name=DEFAULT_NETWORK).exists():
                 raise
 
 
 def address_take(
     network: Network, *, container: Container | None = None, owner: str = ""
 ) -> Endpoint:
-    """The lowest free address of the network. Raises NoSpace (engine.network) when it is full.
-
-    Two takers at once may choose the same; the constraint lets one win, the other looks again."""
-    while True:
-        taken = [
-            IPv4Address(address)
-            for address in Endpoint.objects.filter(network=network).values_list(
-                "address", flat=True
-            )
-        ]
-        address = next_address(IPv4Network(network.subnet), taken)
-        try:
-            with transaction.atomic():
-                return Endpoint.objects.create(
-                    network=network,
-                    container=container,
-                    owner=owner,
-                    address=str(address),
-                    mac=mac_for(address),
-                )
-        except IntegrityError:
-            continue
+    """The lowest free address of the network, for a container or a build (`owner`)."""
+    return addresses.take(network, container=container, owner=owner)

@@ -48,6 +48,8 @@ _TASKS = {
     "container": "engine.tasks.container_operation",
     "build": "engine.tasks.build_operation",
     "image": "engine.tasks.image_operation",
+    "volume": "engine.tasks.volume_operation",
+    "network": "engine.tasks.network_operation",
 }
 
 

@@ -36,6 +36,8 @@ from engine.models import (
     Network,
     Node,
     Operation,
+    Volume,
+    VolumeUse,
 )
 from engine.network import links
 from engine.network.spec import PortBinding
@@ -263,14 +265,49 @@ def test_what_no_person_may_ask_for_has_no_field(node: Namespace) -> None:
 
 
 @pytest.mark.parametrize("target", ["/../../../etc", "/etc", "/a/../../b", "//host"])
-def test_a_volume_is_a_folder_of_the_containers_own(node: Namespace, target: str) -> None:
-    container = with_settings(created(node), volumes=[target])
+def test_a_volume_is_a_folder_of_ours(node: Namespace, target: str) -> None:
+    container = created(node)
+    volume = Volume.objects.create(namespace=node, name=f"v{target}")
+    VolumeUse.objects.create(volume=volume, container=container, destination=target)
+    with_settings(container, host={"mounts": [{"type": "volume", "destination": target}]})
     done(started(container))
-    own = ContainerDir(settings.ENGINE, container.uid)
+    own = ContainerDir(settings.ENGINE, container.uid).etc
+    folder = settings.ENGINE.volumes_dir / volume.key.hex
     for mount in spec_of(container)["mounts"]:
         if mount["type"] == "bind":
-            assert Path(mount["source"]).parent in (own.volumes, own.etc), mount
+            assert Path(mount["source"]).parent in (folder, own), mount
             assert ".." not in mount["destination"]
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        {"source": "/etc"},
+        {"source": "/../etc/."},
+        {"source": "/proc/self/root/etc"},
+        {"source": "/etc", "propagation": "rshared"},
+        {"source": "/new", "create": True},
+        {"source": "etc"},
+        {"source": ""},
+    ],
+)
+def test_no_folder_of_the_host_beyond_the_ceiling(node: Namespace, mount: dict[str, Any]) -> None:
+    bind = {"type": "bind", "destination": "/x", **mount}
+    container = with_settings(created(node), host={"mounts": [bind]})
+    error = failed(started(container))
+    assert error["id"] == ("policy-denied" if mount["source"][:1] == "/" else "invalid-input")
+    assert not Path("/new").exists()
+
+
+@pytest.mark.parametrize("device", ["/etc", "/proc/self/root/etc", "/"])
+def test_no_folder_of_the_host_by_a_volume(node: Namespace, device: str) -> None:
+    container = created(node)
+    volume = Volume.objects.create(
+        namespace=node, name="vol", options={"type": "none", "o": "bind", "device": device}
+    )
+    VolumeUse.objects.create(volume=volume, container=container, destination="/x")
+    with_settings(container, host={"mounts": [{"type": "volume", "destination": "/x"}]})
+    assert failed(started(container))["id"] == "policy-denied"
 
 
 @pytest.mark.parametrize(
@@ -279,9 +316,10 @@ def test_a_volume_is_a_folder_of_the_containers_own(node: Namespace, target: str
         {"chain": "../../../../etc"},
         {"chain": "/etc"},
         {"chain": "container-{other}"},
-        {"volumes": ["relative"]},
-        {"volumes": ["/"]},
-        {"volumes": ["/a\0b"]},
+        {"host": {"mounts": [{"type": "tmpfs", "destination": "relative"}]}},
+        {"host": {"mounts": [{"type": "tmpfs", "destination": "/"}]}},
+        {"host": {"tmpfs": {"/a\0b": ""}}},
+        {"host": {"mounts": [{"type": "volume", "destination": "/nobodys"}]}},
         {"ports": [{"container_port": "80; flush ruleset", "host_port": 0}]},
         {"ports": [{"container_port": 80.5, "host_port": 0}]},
         {"ports": [{"container_port": True, "host_port": 0}]},

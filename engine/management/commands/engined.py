@@ -18,6 +18,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from engine.api import server as api_server
 from engine.containers.exits import keep_in_memory
+from engine.services.work import volumes
 from engine.services.work.child import Child
 from engine.services.work.containers import record_exit
 from engine.services.work.host import host
@@ -72,6 +73,7 @@ class Command(BaseCommand):
                 (_ROTATE_SECONDS, host().containers.rotate_logs),
                 (_NAMES_SECONDS, mend_names),
                 (_RECONCILE_SECONDS, reconcile),
+                (_RECONCILE_SECONDS, volumes.measure),
                 (_TIDY_SECONDS, tidy),
             ),
             after_loss=reconcile,

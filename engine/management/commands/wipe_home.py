@@ -11,6 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from engine.containers.exits import let_go
+from engine.containers.volumes import Volumes
 from engine.runtime import cgroups
 from engine.runtime.steps import reap_steps
 from engine.services.work.host import host
@@ -41,6 +42,8 @@ class Command(BaseCommand):
             reap_steps(parts.runtime)
             for _, target in list(parts.snapshots.mounts()):
                 parts.snapshots.unmount(target)
+            for key in Volumes(parts.config).every():
+                Volumes(parts.config).unmount(key)
             let_go(parts.config)
             parts.network.release_all()
             cgroups.remove_tree(parent)

@@ -10,7 +10,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from django.db import transaction
@@ -18,23 +17,30 @@ from django.utils import timezone
 
 from engine import publish
 from engine.ceiling import Ceiling
+from engine.containers import mounts, policy
+from engine.containers.joined import other
 from engine.containers.layout import ContainerDir
 from engine.containers.lifecycle import Started
 from engine.containers.settings import ContainerSettings
 from engine.errors import (
+    Forbidden,
     InvalidInput,
     NotFound,
-    PolicyDenied,
     QuaysideError,
     SupervisorLost,
     WrongState,
 )
 from engine.events import Kind
-from engine.models import Container, Endpoint, Network, Operation, Port
-from engine.network.spec import Attachment, NetworkSpec, PublishedPort, is_resolvable
+from engine.models import Container, Operation, Port
+from engine.network.spec import PublishedPort
+from engine.runtime import cgroups
 from engine.runtime.signals import signal_number
+from engine.services import namespaces, volumes
 from engine.services.events import container_event
+from engine.services.work import control, networks
+from engine.services.work import volumes as volumes_work
 from engine.services.work.host import host
+from engine.services.work.networks import network_spec as network_spec
 
 logger = logging.getLogger(__name__)
 State = Container.State
@@ -65,6 +71,14 @@ def _create(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def _check_others(container: Container, settings: ContainerSettings) -> None:
+    """Namespaces are shared within the team: a row may name any id."""
+    modes = (settings.network_mode, settings.host.pid_mode, settings.host.ipc_mode)
+    for id in filter(None, map(other, modes)):
+        if not Container.objects.filter(uid=id, namespace=container.namespace).exists():
+            raise NotFound(f"no such container: {id}", kind="container", name=id)
+
+
 @contextmanager
 def _told_on_row(container: Container) -> Iterator[None]:
     """Why it failed shows with the container too, not only with the operation."""
@@ -83,15 +97,18 @@ def _lay_out(container: Container) -> ContainerSettings:
     if settings.id != container.uid:
         # The lock that is held is the row's, so must the folder be.
         raise InvalidInput(f"the settings of container {container.uid} are of {settings.id}")
-    Ceiling.load(host().config.home / "ceiling.json").check_ports(
-        (binding.host_ip, binding.host_port) for binding in settings.ports
-    )
-    host().containers.create(settings)
+    ceiling = Ceiling.load(host().config.home / "ceiling.json")
+    policy.check(settings, ceiling)
+    _check_others(container, settings)
+    found = volumes.volumes_at(container)
+    mounts.check(settings.host.mounts, found, ceiling)
+    host().containers.create(settings, found)
     return settings
 
 
 def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     size = (int(args["cols"]), int(args["rows"])) if "cols" in args else None
+    cgroups.expect_moves()
     with ContainerDir(host().config, container.uid).lock():
         container = _load(pk=container.pk)
         if adopt(container):
@@ -106,7 +123,11 @@ def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
             generation = container.generation + 1
             Container.objects.filter(pk=container.pk).update(generation=generation)
             started = host().containers.start(
-                container.uid, generation, size, attachments=_attachments(container)
+                container.uid,
+                generation,
+                size,
+                attachments=networks.attachments(container),
+                volumes=volumes.volumes_at(container),
             )
         record_start(container, generation, started)
     return {"generation": generation}
@@ -145,6 +166,8 @@ def record_start(container: Container, generation: int, started: Started) -> Non
             if row is not None:
                 ports.remove(row)
                 Port.objects.filter(pk=row.pk).update(published_port=published.host_port)
+        networks.joined(container)
+        volumes_work.mounted(container)
         container_event(container, "start")
         publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
 
@@ -155,45 +178,6 @@ def _asked_for(row: Port, published: PublishedPort) -> bool:
         published.protocol,
         published.host_ip,
     ) and row.host_port in (0, published.host_port)
-
-
-def _attachments(container: Container) -> list[Attachment]:
-    return [
-        Attachment(
-            network=network_spec(endpoint.network),
-            address=IPv4Address(endpoint.address),
-            mac=endpoint.mac,
-            names=(*_resolvable(container.name), *endpoint.names, container.short_id),
-        )
-        for endpoint in Endpoint.objects.select_related("network").filter(container=container)
-    ]
-
-
-def _resolvable(name: str) -> tuple[str, ...]:
-    """A container may be called what no resolver asks for (`web-`, 64 letters): as Docker, it then
-    goes without."""
-    return (name,) if is_resolvable(name) else ()
-
-
-def network_spec(network: Network) -> NetworkSpec:
-    """The row's value. Raises PolicyDenied for addresses that are not this home's: a bridge over
-    them would take the host's own traffic. Networks made under an earlier pool stay."""
-    pool = host().config.address_pool
-    spec = NetworkSpec(
-        id=f"n{network.pk}",
-        name=network.name,
-        subnet=IPv4Network(network.subnet),
-        gateway=IPv4Address(network.gateway),
-        bridge=network.bridge,
-        internal=network.internal,
-    )
-    if not spec.subnet.subnet_of(pool) and host().network.recorded(spec.id) != spec:
-        raise PolicyDenied(
-            f"network {spec.name} has {spec.subnet}, which is not in this home's {pool}",
-            hint="QUAYSIDE_ADDRESS_POOL is root's to set",
-            network=spec.name,
-        )
-    return spec
 
 
 def _stop(container: Container, args: dict[str, Any]) -> dict[str, Any]:
@@ -237,18 +221,23 @@ def _remove(container: Container, args: dict[str, Any]) -> dict[str, Any]:
                     name=container.name,
                 )
             host().containers.stop(container.uid, container.generation, signal_number("SIGKILL"), 0)
-        _remove_locked(container)
+        _remove_locked(container, volumes=bool(args.get("volumes")))
     return {}
 
 
-def _remove_locked(container: Container) -> None:
+def _remove_locked(container: Container, *, volumes: bool) -> None:
+    """`volumes`: its anonymous ones, that no other container has, go too."""
     host().containers.finish(container.uid, container.generation)
     host().containers.remove(container.uid)
     key = container.pk
     with transaction.atomic():
+        namespaces.lock(container.namespace)
+        unused = volumes_work.anonymous_of(container) if volumes else []
         container_event(container, "destroy")
         container.delete()
+        files = volumes_work.forget(unused)
         publish.changed(container.namespace_id, Kind.CONTAINER, key)
+    volumes_work.remove_files(files)
 
 
 def record_exit(uid: str, generation: int) -> None:
@@ -282,11 +271,14 @@ def _record_exit(container: Container) -> None:
             if ended and ended.oom:
                 container_event(container, "oom")
             container_event(container, "die", exitCode=str(ended.code if ended else 137))
+            networks.left(container)
+            volumes_work.unmounted(container)
             publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
     host().containers.finish(container.uid, container.generation)
+    volumes_work.let_go(container)
     # Not only if `changed`: engined may have been lost between the row and this.
     if container.settings.get("auto_remove") and container.generation and not _restarts(container):
-        _remove_locked(container)
+        _remove_locked(container, volumes=True)
 
 
 def _tell(container: Container, action: str, **more: str) -> None:
@@ -314,6 +306,7 @@ _DONE_BEFORE: dict[Operation.Kind, type[QuaysideError] | tuple[type[QuaysideErro
     Operation.Kind.CONTAINER_STOP: NotFound,  # with --rm
     Operation.Kind.CONTAINER_KILL: (NotFound, WrongState),
     Operation.Kind.CONTAINER_REMOVE: NotFound,
+    Operation.Kind.CONTAINER_DISCONNECT: Forbidden,
 }
 
 _HANDLERS: dict[Operation.Kind, Callable[[Container, dict[str, Any]], dict[str, Any]]] = {
@@ -323,4 +316,9 @@ _HANDLERS: dict[Operation.Kind, Callable[[Container, dict[str, Any]], dict[str, 
     Operation.Kind.CONTAINER_KILL: _kill,
     Operation.Kind.CONTAINER_RESTART: _restart,
     Operation.Kind.CONTAINER_REMOVE: _remove,
+    Operation.Kind.CONTAINER_PAUSE: control.pause,
+    Operation.Kind.CONTAINER_UNPAUSE: control.unpause,
+    Operation.Kind.CONTAINER_UPDATE: control.update,
+    Operation.Kind.CONTAINER_CONNECT: networks.connect,
+    Operation.Kind.CONTAINER_DISCONNECT: networks.disconnect,
 }

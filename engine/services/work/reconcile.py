@@ -31,7 +31,7 @@ from engine.models import (
 )
 from engine.runtime.steps import reap_steps
 from engine.services import uploads
-from engine.services.work import builds, containers, volumes
+from engine.services.work import builds, containers, networks, volumes
 from engine.services.work.garbage import collect_garbage
 from engine.services.work.host import host
 
@@ -47,8 +47,10 @@ _CACHE_AGE = timedelta(days=30)
 def reconcile() -> list[str]:
     """Containers, builds, networks, layers; what was changed."""
     changed: list[str] = []
-    for look in (_steps, _builds, _containers, _strays, _network, _layers, volumes.sweep):
+    for look in (_steps, _builds, _containers, _strays, _network, _layers):
         changed += _guarded(look)
+    for sweep in (volumes.sweep, networks.sweep):
+        changed += _guarded(sweep)
     for line in changed:
         logger.info("%s", line)
     return changed

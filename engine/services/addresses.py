@@ -1,0 +1,112 @@
+"""Addresses on networks: which one somebody gets, and whether one may be asked for."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import AddressValueError, IPv4Address, IPv4Network
+
+from django.db import IntegrityError, transaction
+
+from engine.containers.options import EndpointSettings
+from engine.errors import Forbidden, InvalidInput, NameTaken
+from engine.models import Container, Endpoint, Network
+from engine.network.addresses import mac_for, next_address
+from engine.network.spec import is_resolvable
+
+DEFAULT_NETWORK = "bridge"
+_MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
+
+
+def check(network: Network, wishes: EndpointSettings) -> None:
+    """Raises InvalidInput, Forbidden, in moby's words."""
+    if network.name == DEFAULT_NETWORK:
+        if wishes.aliases:
+            raise InvalidInput(
+                "network-scoped alias is supported only for containers in user defined networks",
+                field="aliases",
+            )
+        if wishes.ipv4:
+            raise InvalidInput(
+                "user specified IP address is supported on user defined networks only",
+                field="ipv4",
+            )
+    for alias in wishes.aliases:
+        if not is_resolvable(alias):
+            raise InvalidInput(
+                f"not a name to resolve: {alias}",
+                hint="labels of letters, digits, _ and inner -, with dots between",
+                field="aliases",
+            )
+    if wishes.mac and not _MAC.fullmatch(wishes.mac):
+        raise InvalidInput(f"invalid MAC address: {wishes.mac}", field="mac")
+    if wishes.ipv4:
+        _check_address(network, wishes.ipv4)
+
+
+def take(
+    network: Network,
+    *,
+    container: Container | None = None,
+    owner: str = "",
+    wishes: EndpointSettings | None = None,
+) -> Endpoint:
+    """The address asked for, or the lowest free one of the network's range. Raises Conflict when
+    it is full, Forbidden when the one asked for is another's.
+
+    Two takers at once may choose the same; the constraint lets one win, the other looks again."""
+    wishes = wishes or EndpointSettings()
+    check(network, wishes)
+    while True:
+        address = IPv4Address(wishes.ipv4) if wishes.ipv4 else _free(network)
+        try:
+            with transaction.atomic():
+                return Endpoint.objects.create(
+                    network=network,
+                    container=container,
+                    owner=owner,
+                    address=str(address),
+                    mac=wishes.mac.lower().replace("-", ":") or mac_for(address),
+                    names=list(dict.fromkeys(wishes.aliases)),
+                    fixed=bool(wishes.ipv4),
+                )
+        except IntegrityError as error:
+            mine = network.endpoints.filter(container=container)
+            if container is not None and mine.exists():
+                raise NameTaken(
+                    f"endpoint with name {container.name} already exists in network {network.name}"
+                ) from error
+            if wishes.ipv4:
+                raise Forbidden("Address already in use", field="ipv4") from error
+
+
+def _free(network: Network) -> IPv4Address:
+    taken = list(network.endpoints.values_list("address", flat=True))
+    reserved = (network.options.get("ipam") or {}).get("AuxiliaryAddresses") or {}
+    return next_address(
+        IPv4Network(network.subnet),
+        [IPv4Address(address) for address in (*taken, *reserved.values())],
+        gateway=IPv4Address(network.gateway),
+        within=IPv4Network(network.ip_range) if network.ip_range else None,
+    )
+
+
+def _check_address(network: Network, text: str) -> None:
+    try:
+        address = IPv4Address(text)
+    except AddressValueError as error:
+        raise InvalidInput(f"invalid IPv4 address: {text}", field="ipv4") from error
+    if not (network.options.get("ipam") or {}).get("Subnet"):
+        raise InvalidInput(
+            "user specified IP address is supported only when connecting to networks with user "
+            "configured subnets",
+            field="ipv4",
+        )
+    subnet = IPv4Network(network.subnet)
+    if address not in subnet:
+        raise InvalidInput(
+            f"Invalid address {text}: It does not belong to any of this network's subnets",
+            field="ipv4",
+        )
+    ends = (subnet.network_address, subnet.broadcast_address, IPv4Address(network.gateway))
+    if address in ends:
+        raise Forbidden("Address already in use", field="ipv4")

@@ -1,0 +1,172 @@
+"""What happens on the machine with volumes: removal, pruning, sizes, tmpfs that nobody uses."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+from django.db import transaction
+
+from engine import publish
+from engine.containers.volumes import VolumeAt, Volumes
+from engine.errors import Conflict, NotFound
+from engine.events import Kind
+from engine.models import Container, Operation, Volume
+from engine.services import events, namespaces, volumes
+from engine.services.work.host import host
+
+logger = logging.getLogger(__name__)
+State = Container.State
+
+# How long one look at all volumes may take: the others have their turn at the next.
+_MEASURE_SECONDS = 5.0
+
+
+def store() -> Volumes:
+    return Volumes(host().config)
+
+
+def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
+    if operation.kind == Operation.Kind.VOLUME_PRUNE:
+        return _prune(operation, cancelled)
+    volume = Volume.objects.filter(pk=int(operation.target), namespace=operation.namespace).first()
+    if volume is None:
+        if operation.attempt > 1:
+            return {}  # an attempt before this one had done it when its worker was lost
+        name = str(operation.args.get("name", ""))
+        raise NotFound(f"no such volume: {name}", kind="volume", name=name)
+    _remove(volume)
+    return {}
+
+
+def _remove(volume: Volume) -> None:
+    """Raises Conflict. The row first: what is left of the files then is swept by reconcile."""
+    key = volume.key.hex
+    with transaction.atomic():
+        namespaces.lock(volume.namespace)
+        volumes.must_be_free(volume)
+        _forget(volume)
+    store().remove(key)
+
+
+def _forget(volume: Volume) -> None:
+    events.record(volume.namespace_id, "volume", "destroy", volume.name, {"driver": volumes.DRIVER})
+    publish.changed(volume.namespace_id, Kind.VOLUME, volume.pk)
+    volume.delete()
+
+
+def _prune(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
+    args = operation.args
+    found = volumes.prunable(
+        operation.namespace,
+        all=bool(args.get("all")),
+        label=args.get("label", ()),
+        label_not=args.get("label_not", ()),
+    )
+    names, size = [], 0
+    for volume in found:
+        if cancelled.is_set():
+            break
+        bytes = store().usage(volume.key.hex)
+        try:
+            _remove(volume)
+        except Conflict:
+            continue  # a container has taken it meanwhile
+        names.append(volume.name)
+        size += bytes
+    with transaction.atomic():
+        attributes = {"reclaimed": str(size)}
+        events.record(operation.namespace, "volume", "prune", "", attributes)
+    return {"volumes": names, "bytes": size}
+
+
+def anonymous_of(container: Container) -> list[Volume]:
+    """Anonymous volumes that no other container has. Call it before the container's row goes."""
+    mine = Volume.objects.filter(uses__container=container, anonymous=True).distinct()
+    return [volume for volume in mine if not volume.uses.exclude(container=container).exists()]
+
+
+def forget(found: list[Volume]) -> list[str]:
+    """Rows of what `anonymous_of` gave go with the container's, in its transaction and with the
+    namespace locked: who waits for the container's end finds them gone. The keys of those nobody
+    took meanwhile, for `remove_files`."""
+    free = [volume for volume in found if not volume.uses.exists()]
+    keys = [volume.key.hex for volume in free]
+    for volume in free:
+        _forget(volume)
+    return keys
+
+
+def remove_files(keys: list[str]) -> None:
+    for key in keys:
+        store().remove(key)
+
+
+def mounted(container: Container) -> None:
+    """Events of a start. Call it in the transaction that writes it down."""
+    _tell(container, "mount")
+
+
+def unmounted(container: Container) -> None:
+    """Events of an end. Call it in the transaction that writes it down."""
+    _tell(container, "unmount")
+
+
+def _tell(container: Container, action: str) -> None:
+    for use in container.volume_uses.select_related("volume"):
+        attributes = {"driver": volumes.DRIVER, "container": container.uid}
+        if action == "mount":
+            attributes |= {
+                "destination": use.destination,
+                "propagation": "",
+                "read/write": "false" if use.read_only else "true",
+            }
+        events.record(container.namespace_id, "volume", action, use.volume.name, attributes)
+
+
+def let_go(container: Container) -> None:
+    """A container has ended: a tmpfs goes with the last that runs and uses it."""
+    for use in container.volume_uses.select_related("volume"):
+        volume = use.volume
+        if VolumeAt(volume.key.hex, volumes.driver_options(volume)).tmpfs:
+            others = Container.objects.filter(volume_uses__volume=volume).exclude(pk=container.pk)
+            with store().lock(volume.key.hex):
+                if not any(_has_use(other) for other in others):
+                    store().unmount(volume.key.hex)
+
+
+def _has_use(container: Container) -> bool:
+    """It runs, or is about to."""
+    starts = (Operation.Kind.CONTAINER_START, Operation.Kind.CONTAINER_RESTART)
+    return container.is_running or (
+        Operation.objects.open().filter(target=str(container.pk), kind__in=starts).exists()
+    )
+
+
+def sweep() -> list[str]:
+    """For reconcile: folders without a row, whose removal was interrupted."""
+    changed = []
+    # Folders first: a row is always there before its folder.
+    for key in store().every():
+        if not Volume.objects.filter(key=key).exists():
+            store().remove(key)
+            changed.append(f"files of volume {key[:12]} without a row removed")
+    swept = store().sweep()
+    if swept:
+        changed.append(f"{swept} removed volumes swept")
+    return changed
+
+
+def measure(found: list[Volume] | None = None) -> list[str]:
+    """Sizes of volumes into their rows, those measured longest ago first; all of `found`, or as
+    many as a few seconds are enough for."""
+    deadline = time.monotonic() + _MEASURE_SECONDS
+    every = list(Volume.objects.all()) if found is None else found
+    every.sort(key=lambda volume: str(volumes.usage(volume).at or ""))
+    for volume in every:
+        if found is None and time.monotonic() > deadline:
+            break
+        volumes.measured(volume, store().usage(volume.key.hex))
+    return []
