@@ -26,7 +26,21 @@ from django.db import DatabaseError
 from django.db.models import Q
 from django.utils import timezone
 
-from engine.api import attach, build, exec, images, logs, pulls, system, transfers
+from engine.api import (
+    attach,
+    build,
+    containers,
+    create,
+    exec,
+    images,
+    inspect,
+    listing,
+    logs,
+    pulls,
+    system,
+    transfers,
+    wait,
+)
 from engine.api.call import Call, Handler, Routes
 from engine.api.changes import changes
 from engine.api.errors import answer, answer_error
@@ -54,6 +68,11 @@ TABLES: tuple[Routes, ...] = (
     images.routes,
     pulls.routes,
     transfers.routes,
+    containers.routes,
+    create.routes,
+    inspect.routes,
+    listing.routes,
+    wait.routes,
 )
 
 

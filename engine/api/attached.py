@@ -1,0 +1,146 @@
+"""A container's networks, ports and mounts in Docker's shape, from rows that are already there.
+
+Nothing here asks the database: a list of a thousand containers gives the rows it has fetched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network
+from typing import Any
+
+from engine.models import Container, Endpoint, Network, Port, VolumeUse
+from engine.services.volumes import mountpoint
+
+JSON = dict[str, Any]
+
+
+def endpoint_shape(
+    endpoint: Endpoint | None, network: Network | None, running: bool, names: Iterable[str] = ()
+) -> JSON:
+    """One entry of NetworkSettings.Networks; without an endpoint that of `none` or `host`."""
+    there = endpoint if running else None
+    aliases = list(endpoint.names) if endpoint is not None else []
+    return {
+        "IPAMConfig": _asked(endpoint),
+        "Links": None,
+        "Aliases": aliases or None,
+        "MacAddress": there.mac if there else "",
+        "DriverOpts": None,
+        "GwPriority": 0,
+        "NetworkID": network.uid if network else "",
+        "EndpointID": there.uid if there else "",
+        "Gateway": _gateway(network) if there else "",
+        "IPAddress": there.address if there else "",
+        "IPPrefixLen": _prefix(network) if there else 0,
+        "IPv6Gateway": "",
+        "GlobalIPv6Address": "",
+        "GlobalIPv6PrefixLen": 0,
+        "DNSNames": list(dict.fromkeys((*names, *aliases))) or None,
+    }
+
+
+def _asked(endpoint: Endpoint | None) -> JSON | None:
+    if endpoint is None or not endpoint.fixed:
+        return None
+    return {"IPv4Address": endpoint.address}
+
+
+def _gateway(network: Network | None) -> str:
+    return "" if network is None or network.internal else network.gateway
+
+
+def _prefix(network: Network | None) -> int:
+    return IPv4Network(network.subnet).prefixlen if network else 0
+
+
+def networks_shape(container: Container, endpoints: Iterable[Endpoint]) -> JSON:
+    """By network's name; `none` and `host` have an entry too, a shared namespace none."""
+    mode = str(container.settings.get("network_mode", ""))
+    if mode in ("none", "host"):
+        return {mode: endpoint_shape(None, None, False)}
+    running = container.is_running
+    return {
+        endpoint.network.name: endpoint_shape(
+            endpoint, endpoint.network, running, (container.name, container.short_id)
+        )
+        for endpoint in endpoints
+    }
+
+
+def port_list(container: Container, ports: Iterable[Port]) -> list[JSON]:
+    """Ports of the list: published ones and those only exposed; none where it does not run."""
+    if not container.is_running or container.settings.get("network_mode") in ("none", "host"):
+        return []
+    found: list[JSON] = []
+    published = set()
+    for port in ports:
+        if port.published_port:
+            published.add(f"{port.container_port}/{port.protocol}")
+            found.append(
+                {
+                    "IP": port.host_ip,
+                    "PrivatePort": port.container_port,
+                    "PublicPort": port.published_port,
+                    "Type": port.protocol,
+                }
+            )
+    for text in _exposed(container):
+        if text not in published:
+            number, _, protocol = text.partition("/")
+            found.append({"PrivatePort": int(number), "Type": protocol})
+    return found
+
+
+def port_map(container: Container, ports: Iterable[Port]) -> JSON:
+    """NetworkSettings.Ports: {"80/tcp": [{HostIp, HostPort}] or null}; {} where it does not run."""
+    if not container.is_running or container.settings.get("network_mode") in ("none", "host"):
+        return {}
+    found: JSON = dict.fromkeys(_exposed(container))
+    for port in ports:
+        if port.published_port:
+            key = f"{port.container_port}/{port.protocol}"
+            found[key] = [
+                *(found.get(key) or ()),
+                {"HostIp": port.host_ip, "HostPort": str(port.published_port)},
+            ]
+    return dict(sorted(found.items()))
+
+
+def _exposed(container: Container) -> list[str]:
+    """`80/tcp`, also where it was written without a protocol."""
+    texts = dict.fromkeys(container.settings.get("exposed_ports", ()))
+    found = [text if "/" in text else f"{text}/tcp" for text in texts]
+    return [text for text in found if text.partition("/")[0].isdecimal()]
+
+
+def mount_list(container: Container, uses: Iterable[VolumeUse]) -> list[JSON]:
+    """Mounts, of the list and of inspect."""
+    by_path = {use.destination: use for use in uses}
+    host: Mapping[str, Any] = container.settings.get("host", {})
+    return [_mount(mount, by_path) for mount in host.get("mounts", ())]
+
+
+def _mount(mount: Mapping[str, Any], uses: Mapping[str, VolumeUse]) -> JSON:
+    kind, path = mount["type"], mount["destination"]
+    read_only = bool(mount.get("read_only"))
+    words = [*(["ro"] if read_only else []), *(mount.get("options") or ())]
+    found: JSON = {"Type": kind}
+    if kind == "volume":
+        use = uses.get(path)
+        found["Name"] = use.volume.name if use else ""
+        found["Source"] = mountpoint(use.volume) if use else ""
+    elif kind == "bind":
+        found["Source"] = mount.get("source", "")
+    else:
+        found["Source"] = ""
+        words = []
+    found["Destination"] = path
+    if kind == "volume":
+        found["Driver"] = "local"
+        # moby labels every named local volume, whether there is SELinux or not.
+        words = words or (["z"] if mount.get("name") else [])
+    found["Mode"] = ",".join(words)
+    found["RW"] = not read_only
+    found["Propagation"] = (mount.get("propagation") or "rprivate") if kind == "bind" else ""
+    return found

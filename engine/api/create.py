@@ -1,0 +1,173 @@
+"""POST /containers/create: Docker's Config, HostConfig and NetworkingConfig become a request to the
+services, and what the services refuse is said in moby's words.
+
+The answer comes after the rows' transaction. The folder and the writable layer are laid out by the
+container's first start, or by whoever needs its files before that (archive, export, commit).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from engine.api.call import Call, Routes, reply
+from engine.api.fields import Fields
+from engine.api.host_config import read_host, read_ports
+from engine.containers.options import EndpointSettings
+from engine.errors import ContentCorrupt, InvalidInput, NameTaken, NotFound
+from engine.models import Container, Image, Namespace
+from engine.oci import Healthcheck
+from engine.oci.reference import Reference
+from engine.services.containers import ContainerRequest, container_new
+from engine.services.images import find_image
+from engine.services.orm import orm
+
+routes = Routes()
+
+# Of our services' errors, by their field, those whose words Docker's users know otherwise.
+_WORDS = {
+    "command": ("no command", "No command specified"),
+    "name": (
+        "not a container name",
+        "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed",
+    ),
+    "env": ("not an environment entry: ", "invalid environment variable: {rest}"),
+    "working_dir": (
+        "the working directory is not absolute: ",
+        "the working directory '{rest}' is invalid, it needs to be an absolute path",
+    ),
+    "stop_signal": ("no such signal: ", "Invalid signal: {rest}"),
+}
+
+
+@routes.post("/containers/create")
+async def create(call: Call) -> web.Response:
+    body = await call.json()
+    if not body:
+        raise InvalidInput("Config cannot be empty in order to create a container")
+    name = call.text("name").removeprefix("/")
+    request = read_request(body, name)
+    try:
+        container = await orm(_create, call.namespace, request, call.text("platform"), call.actor)
+    except InvalidInput as error:
+        raise _in_dockers_words(error, name) from error
+    return reply({"Id": container.uid, "Warnings": []}, 201)
+
+
+def _create(
+    namespace: Namespace, request: ContainerRequest, platform: str, actor: str
+) -> Container:
+    try:
+        image = find_image(namespace, request.image)
+    except NotFound as error:
+        raise NotFound(error.message, kind="image", name=_tagged(request.image)) from error
+    if platform:
+        _check_platform(image, request.image, platform)
+    try:
+        return container_new(namespace, request, actor)
+    except NameTaken as error:
+        holder = Container.objects.for_namespace(namespace).filter(name=request.name).first()
+        raise NameTaken(
+            f'Conflict. The container name "/{request.name}" is already in use by container '
+            f'"{holder.uid if holder else ""}". You have to remove (or rename) that container to '
+            "be able to reuse that name."
+        ) from error
+
+
+def _check_platform(image: Image, name: str, platform: str) -> None:
+    wanted = platform.split("/")
+    os, architecture = wanted[0], wanted[1] if len(wanted) > 1 else ""
+    if len(wanted) == 1 and os not in ("linux", "windows"):
+        os, architecture = "linux", os
+    if os != image.os or architecture not in ("", image.architecture):
+        raise NotFound(
+            f"image with reference {name} was found but does not match the specified platform: "
+            f"wanted {platform}, actual: {image.os}/{image.architecture}"
+        )
+
+
+def _tagged(text: str) -> str:
+    return Reference.parse(text).familiar() if text else text
+
+
+def read_request(body: Any, name: str) -> ContainerRequest:
+    """Raises InvalidInput, InvalidReference, Unsupported."""
+    config = Fields(body, "ContainerConfigWrapper")
+    host = config.object("HostConfig")
+    endpoints = _read_endpoints(config.object("NetworkingConfig").object("EndpointsConfig"))
+    mode = host.text("NetworkMode") or "default"
+    if mac := config.text("MacAddress"):
+        endpoints = _with_mac(endpoints, mode, mac)
+    entrypoint = config.words("Entrypoint")
+    return ContainerRequest(
+        image=config.text("Image"),
+        name=name,
+        command=config.words("Cmd") or (),
+        # [""] clears the image's, as `--entrypoint ""` sends it.
+        entrypoint=() if entrypoint == ("",) else entrypoint,
+        env=config.texts("Env"),
+        working_dir=config.text("WorkingDir"),
+        user=config.text("User"),
+        hostname=config.text("Hostname"),
+        domainname=config.text("Domainname"),
+        tty=config.flag("Tty"),
+        open_stdin=config.flag("OpenStdin"),
+        stdin_once=config.flag("StdinOnce"),
+        attach_stdin=config.flag("AttachStdin"),
+        attach_stdout=config.flag("AttachStdout"),
+        attach_stderr=config.flag("AttachStderr"),
+        ports=read_ports(host),
+        exposed_ports=config.names("ExposedPorts"),
+        volumes=config.names("Volumes"),
+        auto_remove=host.flag("AutoRemove"),
+        labels=config.mapping("Labels"),
+        network="none" if config.flag("NetworkDisabled") else mode,
+        endpoints=endpoints,
+        stop_signal=config.text("StopSignal"),
+        stop_timeout=config.number("StopTimeout"),
+        healthcheck=_read_healthcheck(config.raw("Healthcheck")),
+        host=read_host(host),
+        docker={
+            "HostConfig": config.raw("HostConfig") or {},
+            "NetworkingConfig": config.raw("NetworkingConfig") or {},
+        },
+    )
+
+
+def _read_healthcheck(raw: object) -> Healthcheck | None:
+    if not raw:
+        return None
+    try:
+        # null is the zero value to Go.
+        given = Fields(raw, "Healthcheck").given()
+        return Healthcheck.from_json(given)
+    except ContentCorrupt as error:
+        raise InvalidInput(f"invalid Healthcheck: {error.message}") from error
+
+
+def _read_endpoints(given: Fields) -> dict[str, EndpointSettings]:
+    found = {}
+    for name in given.all_names():
+        one = given.object(name)
+        found[name] = EndpointSettings(
+            aliases=one.texts("Aliases"),
+            ipv4=one.object("IPAMConfig").text("IPv4Address"),
+            mac=one.text("MacAddress"),
+        )
+    return found
+
+
+def _with_mac(
+    endpoints: dict[str, EndpointSettings], mode: str, mac: str
+) -> dict[str, EndpointSettings]:
+    """The container-wide address of clients before 1.44 is its first network's."""
+    before = endpoints.get(mode, EndpointSettings())
+    return {**endpoints, mode: EndpointSettings(before.aliases, before.ipv4, before.mac or mac)}
+
+
+def _in_dockers_words(error: InvalidInput, name: str) -> InvalidInput:
+    begins, words = _WORDS.get(str(error.context.get("field", "")), ("\0", ""))
+    if not error.message.startswith(begins):
+        return error
+    return InvalidInput(words.format(name=name, rest=error.message[len(begins) :]))
