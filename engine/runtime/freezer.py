@@ -17,8 +17,10 @@ from engine.errors import EngineError
 from engine.runtime.cgroups import hierarchies
 
 _SECONDS = 10.0
-# runc libcontainer/cgroups/fs/freezer.go: new processes may keep it from becoming FROZEN.
-_AGAIN_SECONDS = 0.005
+# runc libcontainer/cgroups/fs/freezer.go: one being born may keep a group from becoming FROZEN for
+# ever; letting all go on for a moment helps.
+_AGAIN_SECONDS = 0.001
+_TRIES = 20
 
 
 def freeze(path: str) -> None:
@@ -69,12 +71,16 @@ def _set(path: str, *, frozen: bool) -> None:
 
 
 def _set_v1(file: Path, wanted: str, deadline: float) -> bool:
+    tries = 0
     while True:
         file.write_text(wanted)
         if file.read_text().strip() == wanted:
             return True
         if time.monotonic() > deadline:
             return False
+        tries += 1
+        if tries % _TRIES == 0 and wanted == "FROZEN":
+            file.write_text("THAWED")
         time.sleep(_AGAIN_SECONDS)
 
 
