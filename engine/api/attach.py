@@ -142,11 +142,11 @@ async def _asked(call: Call) -> tuple[Container, _Wish, Terms]:
         raise InvalidInput("Bad parameters: you must choose at least one of stream and logs")
     if container.state == Container.State.PAUSED:
         raise WrongState(
-            f"container {container.uid} is paused, unpause the container before attach"
+            f"container {call.path('id')} is paused, unpause the container before attach"
         )
     if container.state == Container.State.RESTARTING:
         raise WrongState(
-            f"container {container.uid} is restarting, wait until the container is running"
+            f"Container {container.uid} is restarting, wait until the container is running"
         )
     return (
         container,

@@ -46,7 +46,7 @@ async def create(call: Call) -> web.Response:
     container = await orm(find_container, call.namespace, call.path("id"))
     if not command:
         raise InvalidInput("No exec command specified")
-    _must_run(container)
+    _must_run(container, call.path("id"))
     privileged = body.get("Privileged") is True
     if privileged and not Ceiling.load(call.config.home / "ceiling.json").privileged:
         raise PolicyDenied(
@@ -242,10 +242,10 @@ def _failure(asked: Asked, error: QuaysideError) -> tuple[str, int]:
     return message_of(error), code
 
 
-def _must_run(container: Container) -> None:
+def _must_run(container: Container, name: str) -> None:
     """Raises WrongState as moby says it."""
     if container.state == Container.State.PAUSED:
-        raise WrongState(f"Container {container.uid} is paused, unpause the container before exec")
+        raise WrongState(f"Container {name} is paused, unpause the container before exec")
     if container.state == Container.State.RESTARTING:
         raise WrongState(
             f"Container {container.uid} is restarting, wait until the container is running"
