@@ -80,8 +80,9 @@ def choose_challenge(challenges: Iterable[Challenge]) -> Challenge | None:
 
 def token_query(challenge: Challenge, scope: str) -> str:
     """The query of a GET to the realm, without the `?`."""
-    wanted = {"service": challenge.get("service"), "scope": challenge.get("scope") or scope}
-    return urlencode({name: value for name, value in wanted.items() if value})
+    scopes = (challenge.get("scope") or scope).split()
+    wanted = [("service", challenge.get("service")), *(("scope", each) for each in scopes)]
+    return urlencode([(name, value) for name, value in wanted if value])
 
 
 def token_form(challenge: Challenge, scope: str, identity_token: str) -> bytes:

@@ -2,7 +2,7 @@
 
 One client serves one transfer (a pull, a build): its threads share connections, tokens and the
 knowledge of which endpoint answers, and `abort` ends them all. Leaves keeping what was fetched to
-images/pull. Pushing is not here yet.
+images/pull; pushing is engine.registry.upload's.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from engine.errors import (
     PolicyDenied,
     QuaysideError,
     RegistryError,
+    RegistryUnauthorized,
     Unsupported,
 )
 from engine.oci import media_types
@@ -29,7 +30,7 @@ from engine.registry import failures
 from engine.registry.auth import Credentials
 from engine.registry.blob import BlobReader
 from engine.registry.endpoints import Endpoint, endpoints
-from engine.registry.session import RetryPolicy, Session
+from engine.registry.session import Request, RetryPolicy, Session
 from engine.registry.transport import Answer, Timeouts, Transport
 
 MANIFEST_LIMIT = 4 << 20
@@ -171,6 +172,24 @@ class RegistryClient:
             )
 
         return BlobReader(descriptor, offset, opener, self._transport.pause, self._policy)
+
+    def origin(self) -> Session:
+        """The registry itself, never a mirror: where pushes go. It is asked whether it is one;
+        what it gives to whom shows with the first blob."""
+        request = Request("GET", "", "", "the registry")
+        failed: list[tuple[Endpoint, RegistryError | PolicyDenied]] = []
+        for session in self._sessions:
+            if session.endpoint.mirror:
+                continue
+            try:
+                session.call(replace(request, url=session.endpoint.base()))
+            except RegistryUnauthorized:
+                return session
+            except (RegistryError, PolicyDenied) as error:
+                failed.append((session.endpoint, error))
+                continue
+            return session
+        raise _verdict(failed)
 
     def _manifest(self, session: Session, path: str, target: str, subject: str) -> Resolved:
         accept = {"Accept": ", ".join(media_types.ACCEPT)}

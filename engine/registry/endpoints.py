@@ -45,6 +45,10 @@ class Endpoint:
         """`rest` is /manifests/TAG or /blobs/DIGEST (distribution-spec, Endpoints)."""
         return f"{self.scheme}://{self.host}/v2/{self.repository(path)}{rest}"
 
+    def base(self) -> str:
+        """Where a registry says that it is one (distribution-spec, Determining Support)."""
+        return f"{self.scheme}://{self.host}/v2/"
+
     def __str__(self) -> str:
         return f"mirror {self.scheme}://{self.host}" if self.mirror else self.host
 

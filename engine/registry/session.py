@@ -10,7 +10,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -30,7 +31,7 @@ from engine.registry.auth import (
 )
 from engine.registry.endpoints import Endpoint
 from engine.registry.failures import Failure
-from engine.registry.transport import Answer, Transport
+from engine.registry.transport import Answer, Body, Transport, same_origin
 
 T = TypeVar("T")
 
@@ -55,6 +56,24 @@ class RetryPolicy:
         return max(after or 0.0, wait * random.uniform(0.8, 1.2))
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call: `rest` of `path`, or `url` where an answer has named it. `body` is opened anew for
+    each try and closed; `actions` and `also` (other repositories to read) are what a sign-in asks
+    for. `subject` is what an error speaks of."""
+
+    method: str
+    path: str
+    rest: str
+    subject: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Callable[[], Body] | None = None
+    actions: str = "pull"
+    also: str = ""
+    url: str = ""
+    once: bool = False
+
+
 class Session:
     """Thread safe."""
 
@@ -73,46 +92,60 @@ class Session:
         headers: Mapping[str, str],
     ) -> Answer:
         """The answer (2xx) to a GET of `rest` in repository `path`; the body is the caller's."""
-        return self._repeat(path, rest, subject, headers, lambda answer: answer)
+        return self._repeat(Request("GET", path, rest, subject, headers), lambda answer: answer)
 
     def read(
         self, path: str, rest: str, subject: str, headers: Mapping[str, str], limit: int
     ) -> tuple[Answer, bytes]:
         """The same with the body, of which at most `limit` + 1 bytes are read."""
-        return self._repeat(
-            path, rest, subject, headers, lambda answer: (answer, answer.body(limit))
-        )
+        request = Request("GET", path, rest, subject, headers)
+        return self._repeat(request, lambda answer: (answer, answer.body(limit)))
 
-    def _repeat(
-        self,
-        path: str,
-        rest: str,
-        subject: str,
-        headers: Mapping[str, str],
-        take: Callable[[Answer], T],
-    ) -> T:
+    def call(self, request: Request) -> Answer:
+        """The answer (2xx) to any call, its body read. Repeated as a GET is, unless `once`."""
+
+        def read(answer: Answer) -> Answer:
+            answer.body()
+            return answer
+
+        return self._repeat(request, read)
+
+    def pause(self, seconds: float) -> None:
+        """Raises Cancelled after the client's `abort`."""
+        self._transport.pause(seconds)
+
+    def check_address(self, before: str, after: str) -> None:
+        """An answer sends us from `before` to `after`. Raises RegistryUnavailable where that is
+        not to be followed."""
+        self._transport.check_redirect(self.endpoint, before, after)
+
+    def _repeat(self, request: Request, take: Callable[[Answer], T]) -> T:
         """Raises RegistryError's kinds, PolicyDenied, Cancelled."""
         for attempt in count(1):
-            outcome = self._attempt(path, rest, subject, headers)
+            outcome = self._attempt(request)
             if isinstance(outcome, Answer):
                 try:
                     return take(outcome)
                 except (HTTPError, OSError) as error:
                     self._transport.pause(0)
                     outcome = failures.of_connection(self.endpoint, error)
-            delay = self.policy.delay(attempt, outcome.after) if outcome.again else None
+            again = outcome.again and not request.once
+            delay = self.policy.delay(attempt, outcome.after) if again else None
             if delay is None:
                 raise outcome.error
             self._transport.pause(delay)
         raise AssertionError("count() does not end")
 
-    def _attempt(
-        self, path: str, rest: str, subject: str, headers: Mapping[str, str]
-    ) -> Answer | Failure:
-        url = self.endpoint.url(path, rest)
-        scope = f"repository:{self.endpoint.repository(path)}:pull"
+    def _attempt(self, request: Request) -> Answer | Failure:
+        url = request.url or self.endpoint.url(request.path, request.rest)
+        subject = request.subject
+        scope = ""
+        if request.path:
+            scope = f"repository:{self.endpoint.repository(request.path)}:{request.actions}"
+        if request.also:
+            scope += f" repository:{self.endpoint.repository(request.also)}:pull"
         known = self._known(scope)
-        outcome = self._send("GET", url, headers, known)
+        outcome = self._carry(request, url, known)
         if isinstance(outcome, Answer) and outcome.status == 401 and not outcome.foreign:
             # Only the endpoint itself may ask for a sign-in, not where it redirected to.
             challenge = choose_challenge(parse_challenges(outcome.challenges()))
@@ -122,10 +155,18 @@ class Session:
             if signed is not None:
                 outcome.body()
                 known = signed
-                outcome = self._send("GET", url, headers, known)
+                outcome = self._carry(request, url, known)
         if isinstance(outcome, Failure) or 200 <= outcome.status < 300:
             return outcome
         return self._failure(outcome, subject)
+
+    def _carry(self, request: Request, url: str, authorization: str) -> Answer | Failure:
+        if not same_origin(url, self.endpoint.url("", "")):
+            authorization = ""  # an upload elsewhere carries its right in its address
+        if request.body is None:
+            return self._send(request.method, url, request.headers, authorization)
+        with closing(request.body()) as body:
+            return self._send(request.method, url, request.headers, authorization, body)
 
     def _send(
         self,
@@ -133,7 +174,7 @@ class Session:
         url: str,
         headers: Mapping[str, str],
         authorization: str,
-        body: bytes | None = None,
+        body: bytes | Body | None = None,
     ) -> Answer | Failure:
         signed = {**headers, **({"Authorization": authorization} if authorization else {})}
         try:

@@ -18,7 +18,7 @@ import threading
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 from urllib.parse import urljoin, urlsplit
 
 import urllib3
@@ -33,6 +33,7 @@ USER_AGENT = "quayside/0.1.0"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
 _BODY_LIMIT = 64 << 10
+_BLOCK = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,13 @@ class Answer:
         return data
 
 
+class Body(Protocol):
+    """What is sent: a file, or something that reads like one."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+    def close(self) -> None: ...
+
+
 class Transport:
     """Connections to any number of servers, thread safe, for one transfer: see `abort`."""
 
@@ -100,9 +108,10 @@ class Transport:
         method: str,
         url: str,
         headers: Mapping[str, str],
-        body: bytes | None = None,
+        body: bytes | Body | None = None,
     ) -> Answer:
-        """One request, GETs followed over redirects. Raises urllib3's HTTPError or OSError where
+        """One request, followed over redirects where it has no body; `headers` say the length of
+        one that is a stream. Raises urllib3's HTTPError or OSError where
         no answer came, PolicyDenied, RegistryUnavailable for a redirect not to be followed."""
         manager = self._manager(endpoint)
         sent = {"User-Agent": USER_AGENT, **headers}
@@ -126,7 +135,7 @@ class Transport:
             raw.drain_conn()
             raw.release_conn()
             origin, target = target, urljoin(target, location)
-            self._check_redirect(endpoint, origin, target)
+            self.check_redirect(endpoint, origin, target)
             if _origin(target) != _origin(url):
                 foreign = True
                 sent = {name: sent[name] for name in sent if name.lower() != "authorization"}
@@ -137,7 +146,8 @@ class Transport:
         )
 
     @staticmethod
-    def _check_redirect(endpoint: Endpoint, origin: str, target: str) -> None:
+    def check_redirect(endpoint: Endpoint, origin: str, target: str) -> None:
+        """Raises RegistryUnavailable for an address without TLS where there was TLS before."""
         before, after = urlsplit(origin).scheme, urlsplit(target).scheme
         plain = after == "http" and (before == "http" or endpoint.trusted)
         if after != "https" and not plain:
@@ -153,6 +163,10 @@ class Transport:
             if key not in self._managers:
                 self._managers[key] = _manager(self._watch, *key)
             return self._managers[key]
+
+
+def same_origin(url: str, other: str) -> bool:
+    return _origin(url) == _origin(other)
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
@@ -240,7 +254,7 @@ def _manager(watch: _Watch, trusted: bool, verify: bool) -> urllib3.PoolManager:
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    manager = urllib3.PoolManager(maxsize=8, ssl_context=context)
+    manager = urllib3.PoolManager(maxsize=8, ssl_context=context, blocksize=_BLOCK)
     manager.pool_classes_by_scheme = {
         "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
         "https": type("TLSPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),

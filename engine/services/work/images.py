@@ -21,6 +21,7 @@ from engine.services.work.garbage import collect_released
 from engine.services.work.host import host
 from engine.services.work.image_making import commit
 from engine.services.work.image_moves import import_image, load_images
+from engine.services.work.image_push import push_image
 from engine.services.work.image_rows import layer_rows, recorded
 from engine.services.work.layer_progress import LayerTally
 
@@ -155,6 +156,7 @@ def _prune(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
 
 _HANDLERS: dict[Operation.Kind, Callable[[Operation, threading.Event], dict[str, Any]]] = {
     Operation.Kind.IMAGE_PULL: _pull,
+    Operation.Kind.IMAGE_PUSH: push_image,
     Operation.Kind.IMAGE_LOAD: load_images,
     Operation.Kind.IMAGE_IMPORT: import_image,
     Operation.Kind.IMAGE_COMMIT: commit,
