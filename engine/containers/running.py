@@ -1,4 +1,5 @@
-"""What is done to a container while it runs, besides signals: pausing, going on, new limits."""
+"""What is done to a container while it runs, besides signals, and what is asked of it: pausing,
+going on, new limits, what it uses, its processes."""
 
 from __future__ import annotations
 
@@ -6,9 +7,12 @@ from engine.config import EngineConfig
 from engine.containers.attempts import Attempt
 from engine.containers.layout import ContainerDir, write_json
 from engine.containers.settings import ContainerSettings
+from engine.containers.stats import Sample, sample
+from engine.containers.top import DEFAULT_ARGUMENTS, Top, top
 from engine.errors import WrongState
-from engine.runtime import freezer
+from engine.runtime import cgroups, freezer
 from engine.runtime.oci_runtime import OCIRuntime
+from engine.runtime.processes import ProcessRef
 from engine.runtime.resources import Limits, changes, fitting
 
 
@@ -49,8 +53,21 @@ class Running:
         if directory.settings.exists():
             write_json(directory.settings, settings.to_json())
 
-    def _must_run(self, id: str, generation: int) -> None:
+    def sample(self, id: str, generation: int) -> Sample:
+        """What it uses now. Raises WrongState. On the host's network, no networks."""
+        settings = ContainerSettings.from_json(ContainerDir(self._config, id).settings.read_bytes())
+        init = self._must_run(id, generation)
+        shared = settings.network_mode == "host"
+        return sample(self._runtime.cgroup(id), None if shared else init.pid)
+
+    def top(self, id: str, generation: int, arguments: str = DEFAULT_ARGUMENTS) -> Top:
+        """Its processes, execs' too. Raises WrongState, InvalidInput, RuntimeFailed."""
+        self._must_run(id, generation)
+        return top(cgroups.pids(self._runtime.cgroup(id)), arguments)
+
+    def _must_run(self, id: str, generation: int) -> ProcessRef:
         attempt = Attempt(ContainerDir(self._config, id).exits(generation), id)
         init = attempt.processes()[1]
         if init is None or not init.alive():
             raise WrongState(f"container {id} is not running", id=id)
+        return init

@@ -47,16 +47,6 @@ class Hierarchies:
         return self.controllers.get(controller, self.unified)
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """`memory` and `memory_limit` in bytes (limit None: none), `cpu` in seconds since the start."""
-
-    memory: int
-    memory_limit: int | None
-    cpu: float
-    pids: int
-
-
 @cache
 def hierarchies() -> Hierarchies:
     """Read once from /proc/self/mountinfo."""
@@ -211,42 +201,6 @@ def remove_tree(path: str, timeout: float = 5.0) -> None:
                     group.rmdir()
 
 
-def stats(path: str) -> Stats | None:
-    """A coarse sample; None when the group is gone."""
-    found = hierarchies()
-    memory, cpu, count = (
-        _join(top, path) if (top := found.of(name)) else None
-        for name in ("memory", "cpuacct" if "cpuacct" in found.controllers else "cpu", "pids")
-    )
-    if memory is None or cpu is None or count is None:
-        return None
-    try:
-        if "memory" in found.controllers:
-            detail = _flat(memory / "memory.stat")
-            used = int((memory / "memory.usage_in_bytes").read_text())
-            used -= min(used, detail.get("total_inactive_file", 0))
-            limit = int((memory / "memory.limit_in_bytes").read_text())
-        else:
-            detail = _flat(memory / "memory.stat")
-            used = int((memory / "memory.current").read_text())
-            used -= min(used, detail.get("inactive_file", 0))
-            text = (memory / "memory.max").read_text().strip()
-            limit = 1 << 62 if text == "max" else int(text)
-        if "cpuacct" in found.controllers:
-            seconds = int((cpu / "cpuacct.usage").read_text()) / 1e9
-        else:
-            seconds = _flat(cpu / "cpu.stat")["usage_usec"] / 1e6
-        return Stats(
-            memory=used,
-            # v1 says "no limit" with the largest page-aligned number.
-            memory_limit=limit if limit < 1 << 60 else None,
-            cpu=seconds,
-            pids=int((count / "pids.current").read_text()),
-        )
-    except (FileNotFoundError, OSError, KeyError):
-        return None
-
-
 def _names(path: str) -> list[str]:
     return [name for name in path.split("/") if name]
 
@@ -279,11 +233,3 @@ def _write(path: Path, text: str) -> None:
         os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
-
-
-def _flat(path: Path) -> dict[str, int]:
-    return {
-        name: int(value)
-        for name, value in (line.split() for line in path.read_text().splitlines())
-        if value.isdigit()
-    }

@@ -256,6 +256,33 @@ def test_an_exec_has_its_containers_rights(machine: Machine) -> None:
     machine.finish(id)
 
 
+def test_what_it_uses_and_its_processes(machine: Machine) -> None:
+    id = machine.create(
+        "head -c 4000000 /dev/zero > /big; cat /big > /dev/null; echo up; sleep 60; true",
+        host=HostOptions(limits=Limits(memory=64 * MIB, pids=20)),
+    )
+    machine.start(id)
+    machine.wait_for(id, b"up")
+    running = Running(machine.config, machine.runtime)
+    first, second = running.sample(id, 1), running.sample(id, 1)
+    assert first.pids == 2 and first.pids_limit == 20
+    assert first.memory.limit == 64 * MIB and 0 < first.memory.used <= first.memory.usage
+    assert 0 < first.cpu.total <= second.cpu.total and first.cpu.system <= second.cpu.system
+    assert first.cpu.online == len(os.sched_getaffinity(0)) and first.networks == {}
+    found = running.top(id, 1)
+    assert found.titles[:2] == ("UID", "PID") and found.titles[-1] == "CMD"
+    assert [row[-1] for row in found.processes][1] == "sleep 60"
+    assert running.top(id, 1, "-o pid,comm").titles == ("PID", "COMMAND")
+    assert len(running.top(id, 1, "axf").processes) == 2  # not together with -q
+    for wrong in ("-o ppid=PID,pid", "-oppid=PID", "-o comm", "--nonsense"):
+        with pytest.raises(InvalidInput):
+            running.top(id, 1, wrong)
+    machine.containers.stop(id, 1, signal.SIGKILL, 0)
+    machine.finish(id)
+    with pytest.raises(WrongState):
+        running.sample(id, 1)
+
+
 def test_settings_with_everything_survive_json(machine: Machine) -> None:
     settings = ContainerSettings(
         id="a" * 64,

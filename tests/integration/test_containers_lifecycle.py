@@ -233,8 +233,6 @@ def test_conmon_lives_in_its_own_cgroup_everywhere(machine: Machine) -> None:
         assert line.endswith(f":/{machine.config.cgroup_parent}/conmon")
     for line in Path(f"/proc/{started.init_pid}/cgroup").read_text().splitlines():
         assert line.endswith(f":/{machine.config.cgroup_parent}/{id}")
-    sample = cgroups.stats(machine.runtime.cgroup(id))
-    assert sample is not None and sample.pids == 1 and sample.memory_limit is None
     machine.containers.stop(id, 1, signal.SIGKILL, 0)
 
 
