@@ -31,14 +31,18 @@ from engine.api import (
     build,
     containers,
     create,
+    df,
     exec,
     images,
     inspect,
     listing,
     logs,
+    networks,
     pulls,
+    registries,
     system,
     transfers,
+    volumes,
     wait,
 )
 from engine.api.call import Call, Handler, Routes
@@ -68,11 +72,15 @@ TABLES: tuple[Routes, ...] = (
     images.routes,
     pulls.routes,
     transfers.routes,
+    registries.routes,
+    df.routes,
     containers.routes,
     create.routes,
     inspect.routes,
     listing.routes,
     wait.routes,
+    volumes.routes,
+    networks.routes,
 )
 
 

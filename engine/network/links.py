@@ -118,9 +118,8 @@ def attach(attachment: Attachment, host_name: str, pid: int) -> None:
         os.close(namespace)
 
 
-def set_default(pid: int, gateway: IPv4Address | None) -> None:
-    """Turn the default route in the network namespace of `pid`, or take it away. Raises
-    NetworkFailed."""
+def set_default(pid: int, gateway: IPv4Address) -> None:
+    """Turn the default route in the network namespace of `pid`. Raises NetworkFailed."""
     try:
         namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
@@ -131,16 +130,12 @@ def set_default(pid: int, gateway: IPv4Address | None) -> None:
         os.close(namespace)
 
 
-def _turn_default(gateway: IPv4Address | None) -> None:
+def _turn_default(gateway: IPv4Address) -> None:
     with IPRoute() as ip:
         try:
-            if gateway is not None:
-                ip.route("replace", dst="default", gateway=str(gateway))
-                return
-            ip.route("del", dst="default")
+            ip.route("replace", dst="default", gateway=str(gateway))
         except NetlinkError as error:
-            if gateway is not None or error.code != errno.ESRCH:
-                raise _failed("the default route cannot be set", error) from error
+            raise _failed("the default route cannot be set", error) from error
 
 
 def remove(*names: str) -> int:

@@ -143,15 +143,16 @@ class NetworkManager:
             return self._records.container(container_id).attachments
 
     def route(self, container_id: str, pid: int, network_id: str | None) -> None:
-        """Let the default route of the container of process `pid` lead to this network of its, or
-        nowhere. Raises NetworkFailed."""
+        """Let the default route of the container of process `pid` lead to this network of its;
+        None where none has a way out: the route went with its interface. Raises NetworkFailed."""
         with self._lock():
             record = self._records.container(container_id)
             turned = tuple(
                 replace(one, gateway=one.network.id == network_id) for one in record.attachments
             )
             gateway = next((one.network.gateway for one in turned if one.gateway), None)
-            links.set_default(pid, gateway)
+            if gateway is not None:
+                links.set_default(pid, gateway)
             self._records.put_container(replace(record, attachments=turned))
 
     def reserve(self, bindings: Sequence[PortBinding]) -> ports.Reservation:

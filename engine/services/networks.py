@@ -51,17 +51,21 @@ State = Container.State
 class Builtin:
     """A network that is the same everywhere and no row: the host's own, and none at all."""
 
+    namespace: Namespace
     name: str
     driver: str
     uid: str
-    created_at: datetime | None = None
+
+    @property
+    def created_at(self) -> datetime:
+        return self.namespace.created_at
 
     @classmethod
     def of(cls, namespace: Namespace, name: str) -> Builtin:
         """Its id stays the same for a namespace."""
         text = f"{settings.ENGINE.instance} {namespace.pk} {name}"
         driver = {"none": "null"}.get(name, name)
-        return cls(name, driver, hashlib.sha256(text.encode()).hexdigest(), namespace.created_at)
+        return cls(namespace, name, driver, hashlib.sha256(text.encode()).hexdigest())
 
 
 BUILTIN = ("host", "none")

@@ -134,12 +134,20 @@ def prunable(
 
 
 def listed(namespace: Namespace) -> list[Volume]:
-    """All volumes by name; each has `users`, the number of containers that have it."""
+    """All volumes by name; `users` of each needs no further query."""
     return list(
         Volume.objects.for_namespace(namespace)
-        .annotate(users=Count("uses__container", distinct=True))
+        .annotate(user_count=Count("uses__container", distinct=True))
         .order_by("name")
     )
+
+
+def users(volume: Volume) -> int:
+    """How many containers have it, running or not."""
+    known: int | None = getattr(volume, "user_count", None)
+    if known is None:
+        return volume.uses.values("container").distinct().count()
+    return known
 
 
 def driver_options(volume: Volume) -> dict[str, str]:

@@ -102,7 +102,7 @@ def test_read_only_nocopy_and_a_volume_two_have(node: Namespace) -> None:
     assert ended(second) == 1
     assert log_of(second).splitlines()[0] == "x"
     assert "Read-only" in log_of(second)
-    assert [volume.users for volume in volumes.listed(node)] == [1, 2]
+    assert [volumes.users(volume) for volume in volumes.listed(node)] == [1, 2]
     volumes_work.measure()
     found = volumes.find_volume(node, "shared")
     assert volumes.usage(found).size == 2
