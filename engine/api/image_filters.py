@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import datetime
 
+from django.utils import timezone
+
+from engine.api.filtering import known, truth
 from engine.api.image_shapes import Names, labels_of
-from engine.dockerfile.durations import parse_duration
-from engine.errors import InvalidInput, QuaysideError
+from engine.api.words import point
+from engine.errors import InvalidInput
 from engine.models import Image
+from engine.services.labels import match
 
 Filters = Mapping[str, Sequence[str]]
 _LIST = ("dangling", "label", "label!", "reference", "before", "since", "until")
@@ -21,7 +23,7 @@ def listed(
     images: Iterable[Image], filters: Filters, names: Names, find: Callable[[str], Image]
 ) -> list[Image]:
     """Those that fit; `find` gives the image a `before` or `since` names. Raises InvalidInput."""
-    _known(filters, _LIST)
+    known(filters, _LIST)
     found = _labelled(images, filters)
     if "dangling" in filters:
         wanted = dangling(filters, False)
@@ -52,63 +54,29 @@ def listed(
 
 def prunable(images: Iterable[Image], filters: Filters) -> list[Image]:
     """By label and age; raises InvalidInput."""
-    _known(filters, _PRUNE)
+    known(filters, _PRUNE)
     return _labelled(images, filters)
 
 
 def dangling(filters: Filters, default: bool) -> bool:
     """Raises InvalidInput for what is neither true nor false."""
-    values = filters.get("dangling", ())
-    if not values:
-        return default
-    if len(values) == 1 and values[0].lower() in ("true", "1", "t"):
-        return True
-    if len(values) == 1 and values[0].lower() in ("false", "0", "f"):
-        return False
-    raise InvalidInput(f"invalid filter 'dangling={values}'")
-
-
-def moment(text: str) -> float:
-    """Unix seconds of a time as Docker takes it: seconds, RFC 3339 (parts may be missing), or a
-    Go duration before now. Raises InvalidInput."""
-    try:
-        if re.fullmatch(r"-?\d+(\.\d+)?", text):
-            return float(text)
-        if re.match(r"\d{4}-\d\d", text):
-            whole = text if len(text) > 7 else f"{text}-01"
-            parsed = datetime.fromisoformat(whole)
-            return (parsed if parsed.tzinfo else parsed.astimezone()).timestamp()
-        return time.time() - parse_duration(text) / 1e9
-    except (ValueError, QuaysideError) as error:
-        raise InvalidInput(f'time: invalid duration "{text:.100}"') from error
-
-
-def has_labels(labels: Mapping[str, str], filters: Filters) -> bool:
-    """All of `label` and none of `label!`; each is KEY or KEY=VALUE."""
-
-    def has(text: str) -> bool:
-        key, separator, value = text.partition("=")
-        return key in labels and (not separator or labels[key] == value)
-
-    return all(map(has, filters.get("label", ()))) and not any(map(has, filters.get("label!", ())))
+    found = truth("dangling", filters.get("dangling", ()))
+    return default if found is None else found
 
 
 def _labelled(images: Iterable[Image], filters: Filters) -> list[Image]:
-    untils = [moment(text) for text in filters.get("until", ())]
+    untils = filters.get("until", ())
     if len(untils) > 1:
         raise InvalidInput("more than one until filter specified")
+    limits = [point(text, timezone.now()) for text in untils]
+    if None in limits:
+        raise InvalidInput(f'time: invalid duration "{untils[0]:.100}"')
     return [
         image
         for image in images
-        if has_labels(labels_of(image), filters)
-        and all(image.created_at.timestamp() < limit for limit in untils)
+        if match(labels_of(image), filters.get("label", ()), filters.get("label!", ()))
+        and all(limit is None or image.created_at < limit for limit in limits)
     ]
-
-
-def _known(filters: Filters, known: Sequence[str]) -> None:
-    for name in filters:
-        if name not in known:
-            raise InvalidInput(f"invalid filter '{name}'")
 
 
 def _repository(name: str) -> str:

@@ -29,7 +29,7 @@ _T = TypeVar("_T", Endpoint, Port, VolumeUse)
 async def list_containers(call: Call) -> web.Response:
     limit = call.number("limit") or 0
     shown = await orm(
-        _listed, call.namespace, call.filters(), call.flag("all"), limit, call.flag("size")
+        listed, call.namespace, call.filters(), call.flag("all"), limit, call.flag("size")
     )
     return reply(shown)
 
@@ -46,7 +46,7 @@ class Rows:
     sizes: dict[int, int] = field(default_factory=dict)
 
 
-def _listed(
+def listed(
     namespace: Namespace, given: dict[str, list[str]], all: bool, limit: int, size: bool
 ) -> list[dict[str, Any]]:
     filters = read_filters(namespace, given)

@@ -173,9 +173,17 @@ class RegistryClient:
 
         return BlobReader(descriptor, offset, opener, self._transport.pause, self._policy)
 
+    def sign_in(self) -> None:
+        """Ask the registry itself with the credentials, strictly: RegistryUnauthorized where they
+        do not hold."""
+        self._origin(strict=True)
+
     def origin(self) -> Session:
         """The registry itself, never a mirror: where pushes go. It is asked whether it is one;
         what it gives to whom shows with the first blob."""
+        return self._origin(strict=False)
+
+    def _origin(self, *, strict: bool) -> Session:
         request = Request("GET", "", "", "the registry")
         failed: list[tuple[Endpoint, RegistryError | PolicyDenied]] = []
         for session in self._sessions:
@@ -183,9 +191,9 @@ class RegistryClient:
                 continue
             try:
                 session.call(replace(request, url=session.endpoint.base()))
-            except RegistryUnauthorized:
-                return session
             except (RegistryError, PolicyDenied) as error:
+                if isinstance(error, RegistryUnauthorized) and not strict:
+                    return session
                 failed.append((session.endpoint, error))
                 continue
             return session
