@@ -106,6 +106,12 @@ class EngineApi:
     def of(cls, site: BoxSite) -> EngineApi:
         return cls(site.site.home / "run/docker.sock")
 
+    def process(self) -> int:
+        """The pid of who serves it."""
+        with closing(dial(self.path)) as connection:
+            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        return int(struct.unpack("3i", peer)[0])
+
     def call(
         self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
     ) -> Answer:

@@ -239,6 +239,9 @@ def _failure(asked: Asked, error: QuaysideError) -> tuple[str, int]:
         return f"OCI runtime exec failed: {said}: unknown", code
     if isinstance(error, WrongState):
         return f"Container {asked.container.uid} is not running", code
+    if error.context.get("field") == "user":
+        # moby says the same of the container's own files, which it does not name.
+        return error.message.replace("entry in the image's /etc/", "entries in ") + " file", code
     return message_of(error), code
 
 

@@ -215,7 +215,7 @@ def _exactly(connection: socket.socket, size: int) -> bytes:
 def test_a_client_that_hangs_up_leaves_nothing(
     box_site: BoxSite, api: EngineApi, shell: Box
 ) -> None:
-    pid = _api_process(box_site, api)
+    pid = api.process()
     before = _sockets(pid)
     streams = [api.hijack(attach(shell, ALL)) for _ in range(20)]
     quiet = [api.hijack(attach(shell, OUTPUT)) for _ in range(20)]
@@ -230,23 +230,6 @@ def test_a_client_that_hangs_up_leaves_nothing(
     while _sockets(pid) > before + 2 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _sockets(pid) <= before + 2
-
-
-def _api_process(site: BoxSite, api: EngineApi) -> int:
-    """The child of engined that listens on the socket."""
-    for line in Path("/proc/net/unix").read_text().splitlines():
-        fields = line.split()
-        if (
-            fields[-1].startswith(str(api.path.parent / ".docker.sock."))
-            and fields[3] == "00010000"
-        ):
-            inode = f"socket:[{fields[6]}]"
-            for pid in site.site.pids("engined"):
-                for entry in Path(f"/proc/{pid}/fd").iterdir():
-                    if str(entry.readlink()) == inode:
-                        found = pid
-            return found
-    raise AssertionError("nobody listens")
 
 
 def _sockets(pid: int) -> int:
