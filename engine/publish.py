@@ -77,12 +77,12 @@ class _Doorbell:
         self._socket: socket.socket | None = None
         self._pid = 0
 
-    def ring(self, namespace_id: int, change: Changed) -> None:
+    def ring(self, namespace_id: int, kind: str, id: str) -> None:
         if self._socket is None or self._pid != os.getpid():
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.setblocking(False)
             self._pid = os.getpid()
-        text = f"{namespace_id} {change.kind} {change.id}"
+        text = f"{namespace_id} {kind} {id}"
         with suppress(OSError):  # nobody there, or behind
             self._socket.sendto(text.encode(), str(doorbell_path(settings.ENGINE)))
 
@@ -101,6 +101,11 @@ def changed(namespace_id: int, kind: Kind, id: int | str) -> None:
     transaction.on_commit(lambda: _tell(namespace_id, change))
 
 
+def happened(namespace_id: int, event_id: int) -> None:
+    """An Event was written: for who follows them in the API, and no page."""
+    transaction.on_commit(lambda: _doorbell.ring(namespace_id, "event", str(event_id)))
+
+
 def _tell(namespace_id: int, change: Changed) -> None:
-    _doorbell.ring(namespace_id, change)
+    _doorbell.ring(namespace_id, change.kind, change.id)
     _publisher.send(namespace_id, change)

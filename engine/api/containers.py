@@ -5,28 +5,45 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
+from datetime import datetime
 from typing import Concatenate, ParamSpec
 
 from aiohttp import web
+from django.utils import timezone
 
-from engine.api.call import Call, Routes
+from engine.api import sizes
+from engine.api.binds import refuse_unread
+from engine.api.call import Call, Routes, reply
 from engine.api.errors import OperationFailed, kind_of
 from engine.api.failures import in_runcs_words
+from engine.api.fields import Fields
+from engine.api.host_config import read_limits, read_restart
 from engine.api.operations import ended
+from engine.api.words import point
+from engine.containers.options import Limits
+from engine.containers.settings import ContainerSettings
 from engine.errors import Conflict, InvalidInput, NameTaken, NotFound, WrongState
 from engine.models import Container, Operation
+from engine.runtime.resources import merged
 from engine.runtime.signals import signal_number
 from engine.services.containers import (
     container_kill,
+    container_pause,
     container_remove,
     container_rename,
     container_restart,
     container_start,
     container_stop,
+    container_unpause,
+    container_update,
+    containers_prune,
     find_container,
 )
 from engine.services.orm import orm
+from engine.services.work.host import host
+from engine.snapshots.changes import RUNTIMES_OWN, Change, changes_of
 
 logger = logging.getLogger(__name__)
 routes = Routes()
@@ -72,7 +89,10 @@ async def start(call: Call) -> web.Response:
 
 
 def _first_size(container: Container) -> tuple[int, int] | None:
-    """(columns, rows), from the create: the terminal's size must reach it before the program."""
+    """(columns, rows), of a resize before the start or from the create: the terminal's size must
+    reach it before the program."""
+    if before := sizes.take(container.uid):
+        return before
     asked = container.settings.get("docker", {}).get("HostConfig", {}).get("ConsoleSize")
     if not container.tty or not isinstance(asked, list) or len(asked) != 2 or not all(asked):
         return None
@@ -146,6 +166,100 @@ def _signal(call: Call) -> str:
     return text
 
 
+@routes.post("/containers/{id}/pause")
+async def pause(call: Call) -> web.Response:
+    container = await find(call)
+    if container.state == State.PAUSED:
+        raise Conflict(f"Container {container.uid} is already paused")
+    await _while_running(container_pause, call, container)
+    return web.Response(status=_DONE)
+
+
+@routes.post("/containers/{id}/unpause")
+async def unpause(call: Call) -> web.Response:
+    container = await find(call)
+    if container.state != State.PAUSED:
+        raise Conflict(f"Container {container.uid} is not paused")
+    await _while_running(container_unpause, call, container)
+    return web.Response(status=_DONE)
+
+
+async def _while_running(
+    submit: Callable[[Container, str], Operation], call: Call, container: Container
+) -> None:
+    try:
+        await operate(submit, call, container)
+    except (WrongState, OperationFailed) as error:
+        if not issubclass(kind_of(error), WrongState):
+            raise
+        raise Conflict(f"Container {container.uid} is not running") from error
+
+
+@routes.post("/containers/{id}/update")
+async def update(call: Call) -> web.Response:
+    """Limits and the restart policy: what is given takes the place of what was."""
+    container = await find(call)
+    asked = Fields(await call.json(), "UpdateConfig")
+    limits = read_limits(asked)
+    policy = read_restart(asked.object("RestartPolicy")) if asked.raw("RestartPolicy") else None
+    if policy is not None and not asked.object("RestartPolicy").text("Name"):
+        policy = None
+    refuse_unread(asked, "UpdateConfig")
+    before = ContainerSettings.from_json(container.settings).host.limits
+    await operate(
+        container_update,
+        call,
+        container,
+        limits=merged(before, limits) if limits != Limits() else None,
+        restart=policy,
+    )
+    return reply({"Warnings": []})
+
+
+@routes.post("/containers/prune")
+async def prune(call: Call) -> web.Response:
+    filters = call.filters()
+    for name in filters:
+        if name not in ("until", "label", "label!"):
+            raise InvalidInput(f"Invalid filter '{name}'")
+    operation = await orm(
+        containers_prune,
+        call.namespace,
+        call.actor,
+        until=_until(filters.get("until", [])),
+        label=filters.get("label", []),
+        label_not=filters.get("label!", []),
+    )
+    result = (await ended(operation)).result
+    return reply({"ContainersDeleted": result["containers"], "SpaceReclaimed": result["bytes"]})
+
+
+def _until(texts: list[str]) -> datetime | None:
+    if len(texts) > 1:
+        raise InvalidInput("more than one until filter specified")
+    if not texts:
+        return None
+    found = point(texts[0], timezone.now())
+    if found is None:
+        raise InvalidInput(f"invalid until filter: {texts[0]}")
+    return found
+
+
+@routes.get("/containers/{id}/changes")
+async def changed(call: Call) -> web.Response:
+    """`docker diff`; null where nothing has changed, as dockerd says it."""
+    container = await find(call)
+    found = await orm(_changes, container)
+    return reply([{"Path": os.fsdecode(one.path), "Kind": int(one.kind)} for one in found] or None)
+
+
+def _changes(container: Container) -> list[Change]:
+    snapshots, key = host().snapshots, f"container-{container.uid}"
+    if not snapshots.exists(key):
+        return []
+    return changes_of(snapshots.upper(key), snapshots.lowers(key), RUNTIMES_OWN)
+
+
 @routes.post("/containers/{id}/rename")
 async def rename(call: Call) -> web.Response:
     container = await find(call)
@@ -177,7 +291,7 @@ async def remove(call: Call) -> web.Response:
     if call.flag("link"):
         raise Conflict("Conflict, cannot remove the default link name of the container")
     try:
-        await operate(container_remove, call, container, call.flag("force"))
+        await operate(container_remove, call, container, call.flag("force"), volumes=call.flag("v"))
     except OperationFailed as error:
         if issubclass(kind_of(error), NotFound):
             return web.Response(status=_DONE)  # somebody was faster

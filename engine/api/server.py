@@ -32,6 +32,7 @@ from engine.api import (
     containers,
     create,
     df,
+    events,
     exec,
     images,
     inspect,
@@ -81,6 +82,7 @@ TABLES: tuple[Routes, ...] = (
     wait.routes,
     volumes.routes,
     networks.routes,
+    events.routes,
 )
 
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from engine.errors import QuaysideError
-from engine.services.work.host import host
+from engine.services.work.leftovers import written
 
 
 def sizes_of(uid: str, image_size: int) -> tuple[int, int]:
     """(SizeRw, SizeRootFs) in bytes; a container without a folder yet has written nothing."""
-    try:
-        written = host().snapshots.usage(f"container-{uid}").length
-    except QuaysideError:
-        written = 0
-    return written, image_size + written
+    own = written(uid)
+    return own, image_size + own

@@ -6,6 +6,8 @@ Everything here is rows and queued operations; what happens on the machine is in
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -21,6 +23,7 @@ from engine.events import Kind
 from engine.models import Container, Namespace, Operation
 from engine.services import creation, operations, updates
 from engine.services.events import container_event
+from engine.services.labels import match as match_labels
 from engine.services.lookup import find_container as find_container
 from engine.services.requests import ContainerRequest as ContainerRequest
 
@@ -137,6 +140,49 @@ def container_remove(
             name=container.name,
         )
     return _submit(Kinds.CONTAINER_REMOVE, container, actor, force=force, volumes=volumes)
+
+
+def containers_prune(
+    namespace: Namespace,
+    actor: str,
+    *,
+    until: datetime | None = None,
+    label: Iterable[str] = (),
+    label_not: Iterable[str] = (),
+) -> Operation:
+    """Remove what does not run: made before `until`, with all of `label` and none of `label_not`
+    (`key` or `key=value`). Its result: {"containers": [ids], "bytes": int}."""
+    return operations.submit(
+        Kinds.CONTAINER_PRUNE,
+        namespace,
+        actor=actor,
+        args={
+            "until": until.isoformat() if until else "",
+            "label": list(label),
+            "label_not": list(label_not),
+        },
+    )
+
+
+def prunable(
+    namespace: Namespace,
+    *,
+    until: datetime | None = None,
+    label: Iterable[str] = (),
+    label_not: Iterable[str] = (),
+) -> list[Container]:
+    """What `containers_prune` would remove now."""
+    State = Container.State
+    found = Container.objects.for_namespace(namespace).filter(
+        state__in=[State.CREATED, State.EXITED, State.DEAD]
+    )
+    if until is not None:
+        found = found.filter(created_at__lte=until)
+    return [
+        container
+        for container in found.select_related("namespace").order_by("-created_at")
+        if match_labels(container.settings.get("labels", {}), label, label_not)
+    ]
 
 
 def container_rename(container: Container, name: str, actor: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from engine import publish
 from engine.models import Container, Event, Namespace
 
 
@@ -17,13 +18,15 @@ def record(
 ) -> Event:
     """`type` container, image, volume, network, builder, daemon."""
     key = namespace if isinstance(namespace, int) else namespace.pk
-    return Event.objects.create(
+    event = Event.objects.create(
         namespace_id=key,
         type=type,
         action=action,
         actor_id=actor_id,
         attributes=dict(attributes or {}),
     )
+    publish.happened(key, event.pk)
+    return event
 
 
 def container_event(container: Container, action: str, **more: str) -> Event:

@@ -40,6 +40,7 @@ from engine.services.events import container_event
 from engine.services.work import control, networks
 from engine.services.work import volumes as volumes_work
 from engine.services.work.host import host
+from engine.services.work.leftovers import prune
 from engine.services.work.networks import network_spec as network_spec
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ State = Container.State
 def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
     """Run one container operation. Raises NotFound when the container went meanwhile."""
     kind = Operation.Kind(operation.kind)
+    if kind == Operation.Kind.CONTAINER_PRUNE:
+        return prune(operation, cancelled, lambda container: _remove(container, {}))
     try:
         container = _load(pk=int(operation.target), namespace=operation.namespace)
         return _HANDLERS[kind](container, operation.args)

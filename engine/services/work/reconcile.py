@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib.sessions.models import Session
@@ -25,6 +25,7 @@ from engine.models import (
     BuildCacheEntry,
     Container,
     Endpoint,
+    Event,
     Operation,
     StreamTicket,
     Upload,
@@ -41,6 +42,8 @@ _KEEP_BUILDS = 20
 _LEFT_OVER = ("starting", "ended", "lost")
 _UPLOAD_AGE = timedelta(days=1)
 _OPERATION_AGE = timedelta(days=30)
+_EVENT_AGE = timedelta(days=1)
+_MOST_EVENTS = 10_000
 _CACHE_AGE = timedelta(days=30)
 
 
@@ -157,6 +160,14 @@ def _stray(uid: str) -> list[str]:
     return [f"container {uid[:12]} without a row removed"]
 
 
+def _trim_events(now: datetime) -> None:
+    """A day's, and not more than the newest _MOST_EVENTS."""
+    Event.objects.filter(at__lt=now - _EVENT_AGE).delete()
+    oldest = Event.objects.order_by("-pk").values_list("pk", flat=True)[_MOST_EVENTS:].first()
+    if oldest is not None:
+        Event.objects.filter(pk__lte=oldest).delete()
+
+
 class _AllBut(Collection[str]):
     """Every id there is or will be, except those known to be dead: a container that starts while
     we look must not lose its network."""
@@ -216,6 +227,7 @@ def tidy() -> list[str]:
     StreamTicket.objects.filter(expires_at__lt=now - timedelta(minutes=5)).delete()
     Operation.objects.filter(finished_at__lt=now - _OPERATION_AGE).delete()
     BuildCacheEntry.objects.filter(used_at__lt=now - _CACHE_AGE).delete()
+    _trim_events(now)
     changed = []
     Session.objects.filter(expire_date__lt=now).delete()
     waiting = Build.objects.open().exclude(upload=None).values("upload")
