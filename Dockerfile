@@ -9,7 +9,7 @@ RUN script/vendor
 FROM python:3.11-slim-bookworm
 RUN apt-get update \
  && apt-get install -y --no-install-recommends runc crun conmon nftables libnftables1 iproute2 \
-      aardvark-dns conntrack busybox-static golang-github-containers-common procps \
+      aardvark-dns conntrack busybox-static golang-github-containers-common procps tini \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --no-create-home --uid 990 quayside
 WORKDIR /opt/quayside

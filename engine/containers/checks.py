@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from itertools import chain
 
 from engine.containers.options import HostOptions, Limits
 from engine.containers.security import security
@@ -56,7 +57,7 @@ def check(settings: ContainerSettings) -> None:
 
 def check_limits(limits: Limits) -> None:
     """The limits alone, as an update gives them together with those before."""
-    for wrong, field, text in (*_memory(limits), *_cpu(limits)):
+    for wrong, field, text in chain(_memory(limits), _cpu(limits)):
         if wrong:
             raise InvalidInput(text, field=field)
 

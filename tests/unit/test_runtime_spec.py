@@ -17,6 +17,7 @@ from engine.runtime import capabilities, seccomp
 from engine.runtime.resources import Limits
 from engine.runtime.spec import (
     ContainerSpec,
+    Device,
     Mount,
     ProcessSpec,
     build_process,
@@ -52,6 +53,13 @@ def validator() -> Draft4Validator:
         container(
             process=ProcessSpec(args=("sh",), user=User(1000, 50, (29,)), tty=True),
             mounts=(Mount("/x", "/y"), Mount("tmpfs", "/t", "tmpfs", ("size=1m",))),
+            devices=(Device("/dev/x", "c", 1, 11),),
+            joined={"pid": "/proc/1/fd/3", "ipc": ""},
+            sysctls={"net.core.somaxconn": "9"},
+            seccomp='{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": []}',
+            annotations={"a": "b"},
+            domainname="example.test",
+            shm=None,
             hooks={"createRuntime": [{"path": "/bin/sh", "args": ["sh"]}]},
         ),
     ],
@@ -82,6 +90,50 @@ def test_defaults_are_dockers() -> None:
     options = {mount["destination"]: mount["options"] for mount in built["mounts"]}
     assert "ro" in options["/sys"] and "ro" in options["/sys/fs/cgroup"]
     assert built["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO"
+
+
+def test_options_of_the_namespaces_and_devices() -> None:
+    built = build_spec(
+        container(
+            joined={"pid": "/proc/1/fd/3", "network": "", "uts": ""},
+            domainname="example.test",
+            devices=(Device("/dev/x", "c", 1, 11, "r"),),
+            seccomp="",
+        )
+    )
+    spaces = {one["type"]: one.get("path") for one in built["linux"]["namespaces"]}
+    assert spaces == {"pid": "/proc/1/fd/3", "ipc": None, "mount": None}
+    # What belongs to a namespace that is not its own is not touched.
+    assert built["linux"]["sysctl"] == {} and "hostname" not in built
+    assert "seccomp" not in built["linux"]
+    assert built["linux"]["resources"]["devices"][-1] == {
+        "allow": True,
+        "type": "c",
+        "major": 1,
+        "minor": 11,
+        "access": "r",
+    }
+
+
+def test_a_given_seccomp_profile_is_taken_as_it_is() -> None:
+    profile = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": ["SCMP_ARCH_X86"]}],
+        "syscalls": [
+            {
+                "names": ["mount"],
+                "action": "SCMP_ACT_ALLOW",
+                "includes": {"caps": ["CAP_SYS_ADMIN"]},
+            },
+            {"name": "read", "action": "SCMP_ACT_ALLOW", "args": []},
+        ],
+    }
+    found = seccomp.given_profile(json.dumps(profile), (), "x86_64")
+    assert [rule["names"] for rule in found["syscalls"]] == [["read"]]
+    assert found["architectures"] == ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86"]
+    for wrong in ("[]", "{", '{"syscalls": []}', '{"defaultAction": "x", "syscalls": [1]}'):
+        with pytest.raises(InvalidInput):
+            seccomp.given_profile(wrong, (), "x86_64")
 
 
 def test_another_user_has_no_effective_capabilities() -> None:
