@@ -127,6 +127,11 @@ class Container(models.Model):
         return self.state in (self.State.RUNNING, self.State.PAUSED)
 
     @property
+    def is_up(self) -> bool:
+        """Runs, or will again in a moment by its restart policy: what can be stopped."""
+        return self.is_running or self.state == self.State.RESTARTING
+
+    @property
     def tty(self) -> bool:
         return bool(self.settings.get("tty"))
 

@@ -66,7 +66,7 @@ def container_start(
     container: Container, actor: str, size: tuple[int, int] | None = None
 ) -> Operation:
     """Raises WrongState when it runs already."""
-    if container.is_running:
+    if container.is_up:
         raise WrongState(f"container {container.name} is running already", name=container.name)
     return _submit(Kinds.CONTAINER_START, container, actor, **_size(size))
 
@@ -74,13 +74,14 @@ def container_start(
 def container_stop(
     container: Container, actor: str, grace: int | None = None, signal: str = ""
 ) -> Operation:
-    """`signal` and `grace` seconds (default: the container's; -1 is for ever), then SIGKILL."""
-    _must_run(container)
+    """`signal` and `grace` seconds (default: the container's; -1 is for ever), then SIGKILL. One
+    that waits to be restarted is not restarted. Raises WrongState."""
+    _must_be_up(container)
     return _submit(Kinds.CONTAINER_STOP, container, actor, **_ending(grace, signal))
 
 
 def container_kill(container: Container, actor: str, signal: str = "SIGKILL") -> Operation:
-    _must_run(container)
+    _must_be_up(container)
     creation.check_signal(signal, "signal")
     return _submit(Kinds.CONTAINER_KILL, container, actor, signal=signal)
 
@@ -133,9 +134,9 @@ def container_remove(
 ) -> Operation:
     """Its writable layer and its log go with it, with `volumes` its anonymous volumes too. Raises
     WrongState while it runs, unless forced."""
-    if container.is_running and not force:
+    if container.is_up and not force:
         raise WrongState(
-            f"container {container.name} is running",
+            f"container {container.name} is {container.state}",
             hint="stop it first, or remove it by force",
             name=container.name,
         )
@@ -222,6 +223,11 @@ def _ending(grace: int | None, signal: str) -> dict[str, Any]:
         **({"signal": signal} if signal else {}),
         **({"grace": grace} if grace is not None else {}),
     }
+
+
+def _must_be_up(container: Container) -> None:
+    if not container.is_up:
+        raise WrongState(f"container {container.name} is not running", name=container.name)
 
 
 def _must_run(container: Container) -> None:

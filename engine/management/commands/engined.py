@@ -20,10 +20,12 @@ from engine.api import server as api_server
 from engine.containers.exits import keep_in_memory
 from engine.services.work import volumes
 from engine.services.work.child import Child
-from engine.services.work.containers import record_exit
+from engine.services.work.containers import record_exit, start_again
+from engine.services.work.health import Prober
 from engine.services.work.host import host
 from engine.services.work.keeper import Keeper
 from engine.services.work.reconcile import mend_names, reconcile, tidy
+from engine.services.work.restarts import Restarter, bring_up
 from engine.services.work.supervisor import Supervisor
 from engine.streams import hub
 from engine.streams import server as streams_server
@@ -62,7 +64,9 @@ class Command(BaseCommand):
             for child in children:
                 child.tell(uid)
 
-        supervisor = Supervisor(config.exits_dir, record_exit, told)
+        prober, restarter = Prober(), Restarter(start_again)
+        supervisor = Supervisor(config.exits_dir, record_exit, told, prober.begun)
+        prober.start()
         supervisor.start()
         # Without one of these it is no engined: it ends, and supervisord starts it anew.
         for child in children:
@@ -81,6 +85,9 @@ class Command(BaseCommand):
         try:
             for line in await loop.run_in_executor(None, reconcile):
                 logger.info("reconciled: %s", line)
+            for line in await loop.run_in_executor(None, bring_up):
+                logger.info("%s", line)
+            restarter.start()
             keeper.start()
             for child in children:
                 child.go()
@@ -90,4 +97,7 @@ class Command(BaseCommand):
                 child.stop()
             if keeper.is_alive():
                 keeper.stop()
+            if restarter.is_alive():
+                restarter.stop()
+            prober.stop()
             supervisor.stop()

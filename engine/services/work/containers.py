@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from signal import SIGKILL
 from typing import Any
 
 from django.db import transaction
@@ -17,7 +18,7 @@ from django.utils import timezone
 
 from engine import publish
 from engine.ceiling import Ceiling
-from engine.containers import mounts, policy
+from engine.containers import health, mounts, policy
 from engine.containers.joined import other
 from engine.containers.layout import ContainerDir
 from engine.containers.lifecycle import Started
@@ -33,11 +34,12 @@ from engine.errors import (
 from engine.events import Kind
 from engine.models import Container, Operation, Port
 from engine.network.spec import PublishedPort
+from engine.oci import Healthcheck
 from engine.runtime import cgroups
 from engine.runtime.signals import signal_number
 from engine.services import namespaces, volumes
 from engine.services.events import container_event
-from engine.services.work import control, networks
+from engine.services.work import control, networks, restarts
 from engine.services.work import volumes as volumes_work
 from engine.services.work.host import host
 from engine.services.work.leftovers import prune
@@ -120,20 +122,51 @@ def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
         if container.is_running:
             _record_exit(container)
             container = _load(pk=container.pk)
-        with _told_on_row(container):
-            _lay_out(container)
-            host().containers.finish(container.uid, container.generation)
-            generation = container.generation + 1
-            Container.objects.filter(pk=container.pk).update(generation=generation)
-            started = host().containers.start(
-                container.uid,
-                generation,
-                size,
-                attachments=networks.attachments(container),
-                volumes=volumes.volumes_at(container),
-            )
-        record_start(container, generation, started)
+        generation = _begin(container, size, restart_count=0, stopped_by_hand=False)
     return {"generation": generation}
+
+
+def _begin(container: Container, size: tuple[int, int] | None, **values: Any) -> int:
+    """A start, with `values` for the row before it; its generation. The caller holds the lock."""
+    with _told_on_row(container):
+        _lay_out(container)
+        host().containers.finish(container.uid, container.generation)
+        generation = container.generation + 1
+        Container.objects.filter(pk=container.pk).update(generation=generation, **values)
+        started = host().containers.start(
+            container.uid,
+            generation,
+            size,
+            attachments=networks.attachments(container),
+            volumes=volumes.volumes_at(container),
+        )
+    record_start(container, generation, started)
+    return generation
+
+
+def start_again(uid: str) -> None:
+    """By its restart policy, if it still waits for that; what cannot be started stays down, and
+    its row says why."""
+    with ContainerDir(host().config, uid).lock():
+        container = Container.objects.select_related("namespace", "image").filter(uid=uid).first()
+        if container is None or container.state != State.RESTARTING:
+            return
+        if not restarts.wanted(container):
+            _down(container)
+        elif not adopt(container):
+            try:
+                _begin(container, None)
+            except QuaysideError as error:
+                logger.warning("restarting %s failed: %s", container.name, error)
+                _down(container)
+
+
+def _down(container: Container) -> None:
+    with transaction.atomic():
+        Container.objects.filter(pk=container.pk, state=State.RESTARTING).update(
+            state=State.EXITED, restart_at=None
+        )
+        publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
 
 
 def adopt(container: Container) -> bool:
@@ -162,6 +195,9 @@ def record_start(container: Container, generation: int, started: Started) -> Non
             finished_at=None,
             exit_code=None,
             error=None,
+            oom_killed=False,
+            restart_at=None,
+            health=health.begun(container.health, _check_of(container)),
         )
         ports = list(container.ports.all())
         for published in started.ports:
@@ -175,6 +211,10 @@ def record_start(container: Container, generation: int, started: Started) -> Non
         publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
 
 
+def _check_of(container: Container) -> Healthcheck | None:
+    return ContainerSettings.from_json(container.settings).healthcheck
+
+
 def _asked_for(row: Port, published: PublishedPort) -> bool:
     return (row.container_port, row.protocol, row.host_ip) == (
         published.container_port,
@@ -184,6 +224,9 @@ def _asked_for(row: Port, published: PublishedPort) -> bool:
 
 
 def _stop(container: Container, args: dict[str, Any]) -> dict[str, Any]:
+    if restarts.by_hand(container):
+        _tell(container, "stop")
+        return {}
     settings = ContainerSettings.from_json(container.settings)
     grace = float(args.get("grace", settings.stop_timeout))
     number = signal_number(str(args.get("signal") or settings.stop_signal))
@@ -197,9 +240,14 @@ def _stop(container: Container, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kill(container: Container, args: dict[str, Any]) -> dict[str, Any]:
+    number = signal_number(str(args.get("signal", "SIGKILL")))
+    stops = ContainerSettings.from_json(container.settings).stop_signal
+    # Any other signal may be one it lives on after: its end then is no wish of anybody's.
+    ends = container.state == State.RESTARTING or number in (SIGKILL, signal_number(stops))
+    if ends and restarts.by_hand(container):
+        return {}
     if not container.is_running:
         raise WrongState(f"container {container.name} is not running", name=container.name)
-    number = signal_number(str(args.get("signal", "SIGKILL")))
     host().containers.signal(container.uid, container.generation, number)
     _tell(container, "kill", signal=str(number))
     return {}
@@ -216,6 +264,12 @@ def _restart(container: Container, args: dict[str, Any]) -> dict[str, Any]:
 def _remove(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     with ContainerDir(host().config, container.uid).lock():
         container = _load(pk=container.pk)
+        if container.state == State.RESTARTING and not args.get("force"):
+            raise WrongState(
+                f"container {container.name} is restarting",
+                hint="stop it first, or remove it by force",
+                name=container.name,
+            )
         if container.is_running:
             if not args.get("force"):
                 raise WrongState(
@@ -257,28 +311,33 @@ def record_exit(uid: str, generation: int) -> None:
 
 def _record_exit(container: Container) -> None:
     ended = host().containers.exit_of(container.uid, container.generation)
+    code = ended.code if ended else 137
+    finished_at = ended.finished_at if ended else timezone.now()
     with transaction.atomic():
         changed = Container.objects.filter(
             pk=container.pk,
             generation=container.generation,
             state__in=[State.RUNNING, State.PAUSED],
         ).update(
-            state=State.EXITED,
+            **restarts.after_exit(container, code, finished_at),
             pid=None,
-            exit_code=ended.code if ended else 137,
-            finished_at=ended.finished_at if ended else timezone.now(),
+            exit_code=code,
+            finished_at=finished_at,
+            oom_killed=bool(ended and ended.oom),
+            health=health.ended(container.health),
             error=None if ended else _lost(),
         )
         if changed:
             container.ports.update(published_port=None)
             if ended and ended.oom:
                 container_event(container, "oom")
-            container_event(container, "die", exitCode=str(ended.code if ended else 137))
+            container_event(container, "die", exitCode=str(code))
             networks.left(container)
             volumes_work.unmounted(container)
             publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
     host().containers.finish(container.uid, container.generation)
     volumes_work.let_go(container)
+    restarts.ring()
     # Not only if `changed`: engined may have been lost between the row and this.
     if container.settings.get("auto_remove") and container.generation and not _restarts(container):
         _remove_locked(container, volumes=True)

@@ -38,18 +38,21 @@ _T = TypeVar("_T")
 
 class Supervisor(threading.Thread):
     """`record(uid, generation)` is called once for each attempt seen to have ended, from one of
-    a few threads; it must be idempotent. `told(uid)` follows it, for open streams."""
+    a few threads; it must be idempotent. `told(uid)` follows it, for open streams. `begun(uid,
+    generation)` is called for each attempt seen to run, in the thread that waits: it must not."""
 
     def __init__(
         self,
         exits: Path,
         record: Callable[[str, int], None],
         told: Callable[[str], None] = lambda uid: None,
+        begun: Callable[[str, int], None] = lambda uid, generation: None,
     ) -> None:
         super().__init__(name="supervisor", daemon=True)
         self._exits = exits
         self._record = record
         self._told = told
+        self._begun = begun
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopping = False
         self._recorders = ThreadPoolExecutor(_RECORDERS, thread_name_prefix="exit")
@@ -141,6 +144,8 @@ class Supervisor(threading.Thread):
             return
         self._pidfds[descriptor] = (directory.name, init)
         self._poller.register(descriptor, select.EPOLLIN)
+        uid, _, generation = directory.name.partition(".")
+        self._begun(uid, int(generation))
 
     def _supervisor_gone(self, descriptor: int) -> None:
         name, init = self._pidfds[descriptor]
