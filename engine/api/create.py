@@ -14,6 +14,7 @@ from aiohttp import web
 from engine.api.call import Call, Routes, reply
 from engine.api.fields import Fields
 from engine.api.host_config import read_host, read_ports
+from engine.api.networks import read_endpoint
 from engine.containers.options import EndpointSettings
 from engine.errors import ContentCorrupt, InvalidInput, NameTaken, NotFound
 from engine.models import Container, Image, Namespace
@@ -149,12 +150,7 @@ def _read_healthcheck(raw: object) -> Healthcheck | None:
 def _read_endpoints(given: Fields) -> dict[str, EndpointSettings]:
     found = {}
     for name in given.all_names():
-        one = given.object(name)
-        found[name] = EndpointSettings(
-            aliases=one.texts("Aliases"),
-            ipv4=one.object("IPAMConfig").text("IPv4Address"),
-            mac=one.text("MacAddress"),
-        )
+        found[name] = read_endpoint(given.object(name))
     return found
 
 

@@ -35,6 +35,7 @@ from engine.api import (
     events,
     exec,
     images,
+    info,
     inspect,
     listing,
     logs,
@@ -43,6 +44,7 @@ from engine.api import (
     registries,
     system,
     transfers,
+    usage,
     volumes,
     wait,
 )
@@ -83,6 +85,8 @@ TABLES: tuple[Routes, ...] = (
     volumes.routes,
     networks.routes,
     events.routes,
+    usage.routes,
+    info.routes,
 )
 
 
