@@ -16,7 +16,7 @@ from django.db.models import Count
 from django.http import HttpRequest
 from django.http.request import split_domain_port
 from django.urls import reverse
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 
 from console import states
 from console.messages import explain
@@ -61,15 +61,15 @@ class ContainerRow:
     def as_running(self) -> bool:
         """Whether it shows the buttons of a running one: it runs, or is about to. Buttons that
         change places while something starts or stops would be pressed by mistake."""
-        return self.container.is_running or self.doing in _STARTS
+        return self.container.is_up or self.doing in _STARTS
 
     @property
     def can_start(self) -> bool:
-        return not self.pending and not self.container.is_running
+        return not self.pending and not self.container.is_up
 
     @property
     def can_stop(self) -> bool:
-        return not self.pending and self.container.is_running
+        return not self.pending and self.container.is_up
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +119,21 @@ def _container_row(
         ports=tuple(port_chip(port, row.is_running, host) for port in row.ports.all()),
         pending=kind is not None,
         doing=kind or "",
-        problem=explain(row.error).text if row.error and not row.is_running else "",
+        problem=explain(row.error).text if row.error and not row.is_running else _unhealthy(row),
     )
+
+
+def _unhealthy(row: Container) -> str:
+    """What the last probe of one that is not well has said."""
+    if not row.is_running or not row.health or row.health["status"] != "unhealthy":
+        return ""
+    said = row.health["log"][-1]["output"].strip() if row.health["log"] else ""
+    count = row.health["failing_streak"]
+    return ngettext(
+        "Its health check failed once: %(said)s",
+        "Its health check failed %(n)s times in a row: %(said)s",
+        count,
+    ) % {"n": count, "said": said.splitlines()[-1][:200] if said else "–"}
 
 
 def pending_of(containers: Sequence[Container]) -> dict[str, str]:

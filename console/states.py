@@ -5,9 +5,11 @@ Pure: rows in, values out. `tone` is a class of app.css (state-TONE), `shape` an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext, gettext_lazy, pgettext_lazy
 
@@ -34,6 +36,12 @@ _CONTAINER = {
     Container.State.RESTARTING: _Look("build", "s-build", pgettext_lazy("container", "restarting")),
     Container.State.REMOVING: _Look("build", "s-build", pgettext_lazy("container", "removing")),
     Container.State.DEAD: _Look("fail", "s-fail", pgettext_lazy("container", "dead")),
+}
+
+_HEALTH = {
+    "starting": _Look("run", "s-run", pgettext_lazy("health", "running, not checked yet")),
+    "healthy": _Look("run", "s-run", pgettext_lazy("health", "healthy")),
+    "unhealthy": _Look("warn", "s-warn", pgettext_lazy("health", "unhealthy")),
 }
 
 _PENDING = {
@@ -75,13 +83,29 @@ def of_container(
         return State("build", "s-build", str(_PENDING[Operation.Kind(pending)]))
     if container.state == Container.State.EXITED:
         word = gettext("exited (%(code)s)") % {"code": container.exit_code}
-        if container.exit_code and not stopped_by_hand:
+        if container.exit_code and not (stopped_by_hand or container.stopped_by_hand):
             return State("fail", "s-fail", word)
         return State("idle", "s-exited", word)
+    if container.state == Container.State.RESTARTING:
+        return _restarting(container)
+    if container.state == Container.State.RUNNING and container.health:
+        look = _HEALTH.get(container.health["status"])
+        if look is not None:
+            return State(look.tone, look.shape, str(look.word))
     if container.error and not container.is_running:
         return State("fail", "s-fail", gettext("start failed"))
     look = _CONTAINER[Container.State(container.state)]
     return State(look.tone, look.shape, str(look.word))
+
+
+def _restarting(container: Container) -> State:
+    """Between two starts by its policy; one that ended well is no cause for worry."""
+    tone, shape = ("warn", "s-warn") if container.exit_code else ("build", "s-build")
+    left = (container.restart_at - timezone.now()).total_seconds() if container.restart_at else 0
+    values = {"seconds": math.ceil(left), "count": container.restart_count}
+    if left < 1:
+        return State(tone, shape, gettext("restarting (%(count)s)") % values)
+    return State(tone, shape, gettext("restarting in %(seconds)s s (%(count)s)") % values)
 
 
 def of_build(build: Build) -> State:

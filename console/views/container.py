@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.http import HttpResponse, HttpResponseRedirect, JsonResponse
@@ -47,8 +47,18 @@ def container_page(
         "explanation": explain(container.error)
         if container.error and not container.is_running
         else None,
+        "probes": _probes(container),
         **(extra or {}),
     }
+
+
+def _probes(container: Container) -> list[dict[str, Any]]:
+    """The last results of its health check, the newest first."""
+    log = container.health["log"] if container.health and container.is_running else []
+    return [
+        {**entry, "end": datetime.fromisoformat(entry["end"]), "output": entry["output"].strip()}
+        for entry in reversed(log)
+    ]
 
 
 def _start_took(container: Container) -> timedelta | None:

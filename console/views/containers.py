@@ -101,12 +101,13 @@ def container_remove(request: TeamRequest) -> HttpResponse:
         return HttpResponseRedirect(back)
     if posted:
         done, problems = _each(
-            chosen, lambda c: service.container_remove(c, actor_of(request), force=True)
+            chosen,
+            lambda c: service.container_remove(c, actor_of(request), force=True, volumes=True),
         )
         return _summary(request, "remove", done, problems, back)
     context = {
         "chosen": chosen,
-        "running": [container for container in chosen if container.is_running],
+        "running": [container for container in chosen if container.is_up],
         "back": back,
     }
     return render(request, "containers/remove.html", context)

@@ -65,13 +65,16 @@ def dashboard(request: TeamRequest) -> HttpResponse:
         .exclude(state=Container.State.RUNNING)
         .order_by("-finished_at")[:40]
     )
-    rows = {row.container.pk: row for row in container_rows(request, team, [*running, *exited])}
+    unwell = list(containers.running().filter(health__status="unhealthy")[:SHOWN])
+    found = {c.pk: c for c in (*running, *unwell, *exited)}
+    rows = {row.container.pk: row for row in container_rows(request, team, found.values())}
     running_rows = [rows[c.pk] for c in running[:SHOWN]]
     context = {
         "failed_builds": build_rows(team, _failed(builds)),
-        "failed_containers": [rows[c.pk] for c in exited if rows[c.pk].state.tone == "fail"][
-            :SHOWN
-        ],
+        "failed_containers": [
+            *(rows[c.pk] for c in unwell),
+            *(rows[c.pk] for c in exited if rows[c.pk].state.tone in ("fail", "warn")),
+        ][:SHOWN],
         "running": running_rows,
         "more_running": len(running) > SHOWN,
         "building": build_rows(team, [b for b in builds if b.is_open]),
