@@ -46,6 +46,18 @@ class OperationFailed(UserError):
         self.stored_id = str(stored.get("id", "error"))
 
 
+class QueueAway(UserError):
+    """Redis does not answer: the operation waits in its row, and its client is told so."""
+
+    id = "queue-away"
+
+    def __init__(self, operation: int) -> None:
+        super().__init__(
+            f"queued as operation {operation}: the queue is away; it starts when the queue is back",
+            operation=operation,
+        )
+
+
 def _by_id() -> dict[str, type[QuaysideError]]:
     found: dict[str, type[QuaysideError]] = {}
     classes: list[type[QuaysideError]] = [QuaysideError]
@@ -74,6 +86,7 @@ _STATUS: tuple[tuple[type[QuaysideError], int], ...] = (
     (Conflict, 409),
     (InvalidInput, 400),
     (Unsupported, 501),
+    (QueueAway, 503),
     (UserError, 500),
 )
 

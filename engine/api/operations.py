@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+
+from django.utils import timezone
 
 from engine.api.changes import changes, topic
-from engine.api.errors import OperationFailed
+from engine.api.errors import OperationFailed, QueueAway
 from engine.events import Kind
 from engine.models import Operation
+from engine.services import operations
 from engine.services.orm import orm
+
+# A message that is on its way is not looked after.
+_PATIENCE = timedelta(seconds=1)
 
 
 async def ended(operation: Operation) -> Operation:
-    """The operation's row once it is no longer open. Raises OperationFailed with its error."""
+    """The operation's row once it is no longer open. Raises OperationFailed with its error, and
+    QueueAway rather than wait for a queue that is not there: the operation stays."""
 
     async def look() -> Operation | None:
-        row = await orm(Operation.objects.get, pk=operation.pk)
+        row = await orm(_row, operation.pk)
         return None if row.is_open else row
 
     row = await changes.until(look, topic(Kind.OPERATION, operation.pk))
@@ -31,7 +39,7 @@ async def steps(
     seen: object = None
 
     async def look() -> Operation | None:
-        row = await orm(Operation.objects.get, pk=operation.pk)
+        row = await orm(_row, operation.pk)
         if row.is_open and row.progress == seen and not gone():
             return None
         return row
@@ -44,6 +52,18 @@ async def steps(
         if not row.is_open:
             return
         seen = row.progress
+
+
+def _row(key: int) -> Operation:
+    row = Operation.objects.get(pk=key)
+    if (
+        row.state == Operation.State.QUEUED
+        and timezone.now() - row.created_at > _PATIENCE
+        and row.kind not in operations.WITHOUT_QUEUE
+        and not operations.queue_answers()
+    ):
+        raise QueueAway(key)
+    return row
 
 
 def check(row: Operation) -> None:

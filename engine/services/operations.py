@@ -40,6 +40,15 @@ logger = logging.getLogger(__name__)
 _OWNER = re.compile(r"[^:]+:(?P<pid>[0-9]{1,10}):(?P<started>[0-9]+)")
 LEASE = timedelta(seconds=30)
 MAX_ATTEMPTS = 3
+# Done in engined itself while the queue is away (engine.services.work.keeper).
+WITHOUT_QUEUE = frozenset(
+    {
+        Operation.Kind.CONTAINER_STOP,
+        Operation.Kind.CONTAINER_KILL,
+        Operation.Kind.CONTAINER_PAUSE,
+        Operation.Kind.CONTAINER_UNPAUSE,
+    }
+)
 # Long work that can be begun again: a process that ends gives it back rather than wait for it.
 _GIVEN_BACK = frozenset({Operation.Kind.BUILD_RUN, Operation.Kind.IMAGE_PULL})
 _leaving = threading.Event()
@@ -82,6 +91,14 @@ def dispatch(operation: Operation) -> bool:
         logger.warning("operation %s waits, the queue is away: %s", operation.pk, error)
         return False
     return True
+
+
+def queue_answers() -> bool:
+    """Whether what is submitted now would be taken; at most a second."""
+    try:
+        return bool(_redis().ping())
+    except (RedisError, OSError):
+        return False
 
 
 @cache

@@ -278,6 +278,9 @@ def _remove(container: Container, args: dict[str, Any]) -> dict[str, Any]:
                     name=container.name,
                 )
             host().containers.stop(container.uid, container.generation, signal_number("SIGKILL"), 0)
+            _tell(container, "kill", signal=str(int(SIGKILL)))
+            ended = host().containers.exit_of(container.uid, container.generation)
+            _tell(container, "die", exitCode=str(ended.code if ended else 137))
         _remove_locked(container, volumes=bool(args.get("volumes")))
     return {}
 

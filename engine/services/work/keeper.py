@@ -28,12 +28,6 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 1.0
 _GRACE = timedelta(seconds=1)
 _MOST_SECONDS = 60.0
-_WITHOUT_REDIS = {
-    Operation.Kind.CONTAINER_STOP,
-    Operation.Kind.CONTAINER_KILL,
-    Operation.Kind.CONTAINER_PAUSE,
-    Operation.Kind.CONTAINER_UNPAUSE,
-}
 
 
 class Keeper(threading.Thread):
@@ -96,7 +90,7 @@ class Keeper(threading.Thread):
             self._send(waiting)
             return
         for operation in waiting:
-            if operation.kind in _WITHOUT_REDIS and operation.pk not in self._taken:
+            if operation.kind in operations.WITHOUT_QUEUE and operation.pk not in self._taken:
                 self._taken.add(operation.pk)
                 self._here.submit(self._run_here, operation.pk)
 
