@@ -1,0 +1,106 @@
+"""The two daemons that are compared, and the registry that stands for docker.io to both."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.conformance.cases import Case
+from tests.conformance.run import Target
+from tests.dockerd import running_dockerd
+from tests.registry import RegistryServer, push_image, running_registry
+from tests.rootfs import busybox, make_rootfs
+from tests.site import Site, free_port, running_site
+
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+IMAGES = ("alpine", "busybox", "hello-world")
+_HELLO = "#!/bin/sh\necho\necho Hello from Docker!\n"
+
+
+@contextmanager
+def given_registry(folder: Path) -> Iterator[RegistryServer]:
+    """docker.io's mirror: alpine, busybox and hello-world, all made of busybox-static."""
+    with running_registry(folder) as registry:
+        full, small = folder / "full", folder / "small"
+        make_rootfs(full)
+        push_image(
+            registry, "library/busybox", layers=[full], config={"Cmd": ["sh"], "Env": [PATH]}
+        )
+        (full / "etc/alpine-release").write_text("3.20.3\n")
+        shell = {"Cmd": ["/bin/sh"], "Env": [PATH]}
+        push_image(registry, "library/alpine", layers=[full], config=shell)
+        for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
+            (small / name).mkdir(parents=True)
+        (small / "bin/sh").write_bytes(busybox().read_bytes())
+        (small / "bin/sh").chmod(0o755)
+        (small / "hello").write_text(_HELLO)
+        (small / "hello").chmod(0o755)
+        hello = {"Cmd": ["/hello"], "Env": [PATH]}
+        push_image(registry, "library/hello-world", layers=[small], config=hello)
+        yield registry
+
+
+@contextmanager
+def dockerd_target(folder: Path, registry: RegistryServer) -> Iterator[Target]:
+    """`folder` must be short: a socket's path is at most 107 characters."""
+    state = folder / "dockerd"
+    with running_dockerd(state, mirror=registry.url, relays=[registry.address]) as dockerd:
+        target = Target(
+            "dockerd",
+            dockerd.host,
+            folder / "dockerd-cases",
+            registry.address,
+            dockerd.inside(),
+            (str(dockerd.data), str(state)),
+        )
+        _prepare(target)
+        yield target
+
+
+@contextmanager
+def quayside_target(folder: Path, registry: RegistryServer) -> Iterator[Target]:
+    with running_site(QUAYSIDE_REGISTRY_MIRRORS=f"docker.io={registry.url}") as site:
+        target = site_target(site, folder, registry)
+        _prepare(target)
+        yield target
+
+
+def site_target(site: Site, folder: Path, registry: RegistryServer) -> Target:
+    host = f"unix://{site.home}/run/docker.sock"
+    folder = folder / "quayside-cases"
+    return Target("quayside", host, folder, registry.address, roots=(str(site.home),))
+
+
+def _prepare(target: Target) -> None:
+    (target.folder / "config").mkdir(parents=True)
+    (target.folder / "config/config.json").write_text(json.dumps({}))
+    for image in IMAGES:
+        done = subprocess.run(
+            ["docker", "pull", "-q", image],
+            env=target.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, f"{target.name}: {done.stderr}"
+
+
+def free_ports(cases: Sequence[Case]) -> dict[str, int]:
+    """Two for each case ("t007.1", "t007.2"), the same whoever is asked."""
+    names = [f"{case.word}.{number}" for case in cases for number in (1, 2)]
+    return dict(zip(names, _different(len(names)), strict=True))
+
+
+def _different(count: int) -> set[int]:
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return found
+
+
+def selected(cases: Sequence[Case], pattern: str) -> list[Case]:
+    return [case for case in cases if re.search(pattern, case.title)]
