@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -17,12 +18,16 @@ from engine.api.container_filters import read_filters
 from engine.api.sizes_of import sizes_of
 from engine.api.words import command, status
 from engine.errors import InvalidInput
-from engine.models import Container, Endpoint, Image, Namespace, Port, Tag, VolumeUse
+from engine.models import Container, Endpoint, Image, Namespace, Network, Port, Tag, VolumeUse
 from engine.oci.reference import Reference
 from engine.services.orm import orm
 
 routes = Routes()
 _T = TypeVar("_T", Endpoint, Port, VolumeUse)
+_COLUMNS = (
+    *("uid", "name", "namespace", "image", "image_name", "settings", "state", "exit_code"),
+    *("created_at", "started_at", "finished_at", "health"),
+)
 
 
 @routes.get("/containers/json")
@@ -50,7 +55,9 @@ def listed(
     namespace: Namespace, given: dict[str, list[str]], all: bool, limit: int, size: bool
 ) -> list[dict[str, Any]]:
     filters = read_filters(namespace, given)
-    query = Container.objects.for_namespace(namespace).order_by("-created_at", "-pk")
+    query = (
+        Container.objects.for_namespace(namespace).order_by("-created_at", "-pk").only(*_COLUMNS)
+    )
     if not (all or limit > 0 or filters.any_state):
         State = Container.State
         query = query.filter(state__in=[State.RUNNING, State.PAUSED, State.RESTARTING])
@@ -85,9 +92,11 @@ def related_to(namespace: Namespace, rows: list[Container]) -> Rows:
     found = Rows()
     if not keys:
         return found
-    found.endpoints = _grouped(
-        Endpoint.objects.filter(chosen).select_related("network").order_by("pk")
-    )
+    networks = Network.objects.in_bulk()
+    endpoints = list(Endpoint.objects.filter(chosen).order_by("pk"))
+    for endpoint in endpoints:
+        endpoint.network = networks[endpoint.network_id]
+    found.endpoints = _grouped(endpoints)
     found.ports = _grouped(Port.objects.filter(chosen))
     found.uses = _grouped(VolumeUse.objects.filter(chosen).select_related("volume"))
     for repository, tag, image in Tag.objects.filter(namespace=namespace).values_list(
@@ -149,11 +158,18 @@ def image_shown(row: Container, related: Rows) -> str:
         name.removeprefix("sha256:")
     ):
         return name
-    try:
-        reference = Reference.parse(name)
-    except InvalidInput:
+    reference = _parsed(name)
+    if reference is None:
         return digest
     if reference.digest is not None:
         return name
     image = related.images.get((reference.repository, reference.tag or "latest"))
     return name if image is not None and related.digests.get(image) == digest else digest
+
+
+@lru_cache(1000)
+def _parsed(name: str) -> Reference | None:
+    try:
+        return Reference.parse(name)
+    except InvalidInput:
+        return None
