@@ -28,6 +28,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from engine.api import (
+    archive,
     attach,
     build,
     containers,
@@ -69,6 +70,7 @@ _GROUP = "QUAYSIDE_SOCKET_GROUP"
 # Modules that add a noun append their table here.
 TABLES: tuple[Routes, ...] = (
     system.routes,
+    archive.routes,
     attach.routes,
     build.routes,
     exec.routes,

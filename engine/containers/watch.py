@@ -122,10 +122,11 @@ async def waking(watcher: FolderWatcher, folder: Path, wake: asyncio.Event) -> A
 
     async def relay() -> None:
         while True:
-            subscription, exact = _subscribe(watcher, folder)
+            subscription, at = _subscribe(watcher, folder)
             with subscription:
                 wake.set()  # what came between its making and now
-                while exact or not folder.is_dir():
+                # On its way there each new folder is nearer; once there it stays.
+                while at == folder or _nearest(folder) == at:
                     await subscription.changed()
                     wake.set()
 
@@ -137,11 +138,15 @@ async def waking(watcher: FolderWatcher, folder: Path, wake: asyncio.Event) -> A
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _subscribe(watcher: FolderWatcher, folder: Path) -> tuple[Subscription, bool]:
+def _subscribe(watcher: FolderWatcher, folder: Path) -> tuple[Subscription, Path]:
     """On the folder, or on the nearest above it that exists."""
-    for candidate in (folder, *folder.parents):
+    while True:
+        nearest = _nearest(folder)
         try:
-            return watcher.subscribe(candidate), candidate == folder
+            return watcher.subscribe(nearest), nearest
         except FileNotFoundError:
-            continue
-    raise AssertionError("the root folder exists")
+            continue  # removed since
+
+
+def _nearest(folder: Path) -> Path:
+    return next(one for one in (folder, *folder.parents) if one.is_dir())

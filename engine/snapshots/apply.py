@@ -12,10 +12,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from engine.errors import ContextError, EngineError, NoSpace
 from engine.snapshots.folders import META, OPAQUE, WHITEOUT, Folders, clean, set_xattrs, text
@@ -79,8 +80,24 @@ def apply_layer(
         return _Unpacker(TarReader(tar_stream), top, folders, rules).run()
 
 
+def apply_entries(entries: Entries, root: int, rules: Rules = ARCHIVE) -> Applied:
+    """The same of entries, into a folder that others may be using, by its descriptor."""
+    folders = Folders(root, (), whiteouts=rules.whiteouts)
+    try:
+        return _Unpacker(entries, root, folders, rules).run()
+    finally:
+        folders.close()
+
+
+class Entries(Protocol):
+    """A `TarReader`, or what passes one's entries on changed."""
+
+    def __iter__(self) -> Iterator[Entry]: ...
+    def data(self) -> Iterable[tuple[int, memoryview]]: ...
+
+
 class _Unpacker:
-    def __init__(self, reader: TarReader, root: int, folders: Folders, rules: Rules) -> None:
+    def __init__(self, reader: Entries, root: int, folders: Folders, rules: Rules) -> None:
         self._reader = reader
         self._root = root
         self._folders = folders

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -66,8 +66,32 @@ def write_layer(
         return LayerStats(writer.entries, writer.bytes)
 
 
+def write_tree(folder: int, base: bytes, name: bytes, out: Writable) -> LayerStats:
+    """Write the tar of what `base` is in the folder's descriptor, as people see it: nothing in it
+    is a mark. `base` "" is the folder itself; a folder's `name` ends with a slash, and with an
+    empty one it is what lies in it, without itself.
+
+    What goes or shrinks while it is read is left out or filled with zeros: it may be in use.
+    """
+    with ExitStack() as stack:
+        writer = _Writer(out, frozenset(), live=True)
+        if not name or name.endswith(b"/"):
+            top = os.open(base or b".", _FOLDER, dir_fd=folder)
+            stack.callback(os.close, top)
+            if name:
+                writer.folder(top, name)
+            writer.walk(stack, top, name)
+        else:
+            writer.entry(folder, base, name)
+        writer.flush(END)
+        return LayerStats(writer.entries, writer.bytes)
+
+
 class _Writer:
-    def __init__(self, out: Writable, mount_points: Collection[bytes]) -> None:
+    def __init__(
+        self, out: Writable, mount_points: Collection[bytes], *, live: bool = False
+    ) -> None:
+        self._live = live
         self._out = out
         self._mount_points = mount_points
         self._parts: list[bytes] = []
@@ -76,8 +100,8 @@ class _Writer:
         self.entries = 0
         self.bytes = 0
 
-    def walk(self, stack: ExitStack, top: int) -> None:
-        todo: list[tuple[int, bytes, Iterator[os.DirEntry[str]]]] = [(top, b"", _sorted(top))]
+    def walk(self, stack: ExitStack, top: int, prefix: bytes = b"") -> None:
+        todo: list[tuple[int, bytes, Iterator[os.DirEntry[str]]]] = [(top, prefix, _sorted(top))]
         stack.callback(_close_all, todo)
         while todo:
             fd, prefix, entries = todo[-1]
@@ -89,7 +113,7 @@ class _Writer:
                 continue
             base = os.fsencode(entry.name)
             name = prefix + base
-            if base.startswith(WHITEOUT):
+            if base.startswith(WHITEOUT) and not self._live:
                 raise InvalidInput(
                     f"{text(name)} has a name that layers keep for deleted files",
                     hint="rename it: names in an image cannot begin with .wh.",
@@ -99,14 +123,30 @@ class _Writer:
             if entry.is_dir(follow_symlinks=False):
                 if len(todo) > _DEPTH:
                     raise InvalidInput(f"folders are nested deeper than {_DEPTH}: {text(name)}")
-                below = os.open(base, _FOLDER, dir_fd=fd)
+                try:
+                    below = os.open(base, _FOLDER, dir_fd=fd)
+                except (FileNotFoundError, NotADirectoryError):
+                    if not self._live:
+                        raise
+                    continue
                 name += b"/"
                 todo.append((below, name, _sorted(below)))
-                self._folder(below, name)
+                self.folder(below, name)
+            elif self._live:
+                with suppress(FileNotFoundError):
+                    self.entry(fd, base, name)
             elif entry.is_file(follow_symlinks=False):
                 self._file(fd, base, name)
             else:
                 self._other(fd, base, name)
+
+    def entry(self, fd: int, base: bytes, name: bytes) -> None:
+        """Anything but a folder, as it is now. Raises FileNotFoundError."""
+        status = os.stat(base, dir_fd=fd, follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode):
+            self._file(fd, base, name)
+        elif not stat.S_ISDIR(status.st_mode):
+            self._other(fd, base, name)
 
     def flush(self, last: bytes) -> None:
         self._put(last)
@@ -114,11 +154,11 @@ class _Writer:
         self._parts.clear()
         self._held = 0
 
-    def _folder(self, fd: int, name: bytes) -> None:
+    def folder(self, fd: int, name: bytes) -> None:
         status = os.fstat(fd)
         names = os.listxattr(fd)
         self._member(name, FOLDER, status, _kept(fd, names))
-        if OPAQUE_XATTR in names and os.getxattr(fd, OPAQUE_XATTR) == b"y":
+        if not self._live and OPAQUE_XATTR in names and os.getxattr(fd, OPAQUE_XATTR) == b"y":
             self._put(member(name + OPAQUE, FILE, mode=0o600))
             self.entries += 1
 
@@ -174,7 +214,7 @@ class _Writer:
         status = os.stat(base, dir_fd=folder, follow_symlinks=False)
         mode, device = status.st_mode, (os.major(status.st_rdev), os.minor(status.st_rdev))
         kind, link = CHAR, b""
-        if stat.S_ISCHR(mode) and device == (0, 0):
+        if stat.S_ISCHR(mode) and device == (0, 0) and not self._live:
             hidden = name[: -len(base)] + WHITEOUT + base
             self._put(member(hidden, FILE, mode=0o600))
             self.entries += 1
@@ -233,7 +273,9 @@ class _Writer:
         while offset < end:
             piece = os.pread(fd, min(_PIECE, end - offset), offset)
             if not piece:
-                raise _changed(name)
+                if not self._live:
+                    raise _changed(name)
+                piece = bytes(min(_PIECE, end - offset))
             self._put(piece)
             offset += len(piece)
 

@@ -111,6 +111,11 @@ def _lay_out(container: Container) -> ContainerSettings:
     return settings
 
 
+def lay_out(container: Container) -> None:
+    """For who needs its files before its first start. The caller holds the directory's lock."""
+    _lay_out(_load(pk=container.pk))
+
+
 def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     size = (int(args["cols"]), int(args["rows"])) if "cols" in args else None
     cgroups.expect_moves()
