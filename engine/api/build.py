@@ -52,7 +52,7 @@ async def build(call: Call) -> web.StreamResponse:
     auth = await asyncio.to_thread(_hand_over, call)
     try:
         async with received(call) as body:
-            made = await orm(_begin, call, wish, body, auth)
+            made = await _begun(call, wish, body, auth)
         return await _Answer(call, wish, made).run()
     finally:
         for key in auth.values():
@@ -104,6 +104,21 @@ def _hand_over(call: Call) -> dict[str, str]:
     except ValueError:
         return {}
     return {domain: hand_over(call.config.run_dir, one) for domain, one in found.items()}
+
+
+async def _begun(call: Call, wish: BuildWish, body: Body, auth: dict[str, str]) -> Build:
+    """The build; cancelled at once where the client left while its rows were written."""
+    beginning = asyncio.ensure_future(orm(_begin, call, wish, body, auth))
+    try:
+        return await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        await _cancel(await beginning, call)
+        raise
+
+
+async def _cancel(made: Build, call: Call) -> None:
+    with suppress(WrongState):
+        await orm(builds.build_cancel, made, call.actor)
 
 
 def _begin(call: Call, wish: BuildWish, body: Body, auth: dict[str, str]) -> Build:
@@ -187,8 +202,10 @@ class _Answer:
                             await changed.changed()
                     except TimeoutError:
                         await self._look()
-        except ConnectionError:
-            await self._left()
+        except (ConnectionError, asyncio.CancelledError):
+            # A server that ends leaves its builds going: they are rows, and worked on elsewhere.
+            if self._lines.gone:
+                await _cancel(self._build, self._call)
             raise
         return await self._lines.end()
 
@@ -222,10 +239,6 @@ class _Answer:
         elif state == Build.State.QUEUED and not self._lines.begun:
             # Something to read, so that the wait is not a silent one: the queue may be away.
             await self._lines.send({"stream": "The build waits for a free worker\n"})
-
-    async def _left(self) -> None:
-        with suppress(WrongState):
-            await orm(builds.build_cancel, self._build, self._call.actor)
 
 
 def _state(made: Build) -> str:
