@@ -16,6 +16,8 @@ from django.utils.functional import Promise
 from django.utils.translation import get_language, gettext
 from django.utils.translation import gettext_lazy as _
 
+from console import container_sentences
+from console.storage_sentences import SENTENCES
 from engine.errors import QuaysideError
 
 
@@ -344,6 +346,8 @@ _BY_TEXT: list[tuple[re.Pattern[str], Promise, Promise | None]] = [
             _("Attaching takes neither a command nor a user."),
             _("Open a shell to choose them."),
         ),
+        *container_sentences.SENTENCES,
+        *SENTENCES,
     )
 ]
 

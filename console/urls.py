@@ -11,10 +11,12 @@ from console.views import (
     containers,
     downloads,
     images,
+    networks,
     overview,
     run,
     terminals,
     uploads,
+    volumes,
 )
 
 _containers = [
@@ -38,6 +40,9 @@ _containers = [
     path("<str:name>/stop/", container.container_stop, name="container-stop"),
     path("<str:name>/restart/", container.container_restart, name="container-restart"),
     path("<str:name>/kill/", container.container_kill, name="container-kill"),
+    path("<str:name>/pause/", container.container_pause, name="container-pause"),
+    path("<str:name>/unpause/", container.container_unpause, name="container-unpause"),
+    path("<str:name>/limits/", container.container_limits, name="container-limits"),
 ]
 
 _builds = [
@@ -61,6 +66,26 @@ _images = [
     path("i/<str:digest>/remove/", images.image_remove, name="image-remove"),
 ]
 
+_volumes = [
+    path("", volumes.volume_list, name="volumes"),
+    path("rows/", volumes.volume_rows_now, name="volume-rows"),
+    path("new/", volumes.volume_new, name="volume-new"),
+    path("prune/", volumes.volume_prune, name="volume-prune"),
+    path("v/<str:name>/", volumes.volume_page, name="volume"),
+    path("v/<str:name>/remove/", volumes.volume_remove, name="volume-remove"),
+]
+
+_networks = [
+    path("", networks.network_list, name="networks"),
+    path("rows/", networks.network_rows_now, name="network-rows"),
+    path("new/", networks.network_new, name="network-new"),
+    path("prune/", networks.network_prune, name="network-prune"),
+    path("n/<str:name>/", networks.network_page, name="network"),
+    path("n/<str:name>/connect/", networks.network_connect, name="network-connect"),
+    path("n/<str:name>/disconnect/", networks.network_disconnect, name="network-disconnect"),
+    path("n/<str:name>/remove/", networks.network_remove, name="network-remove"),
+]
+
 _uploads = [
     path("", uploads.upload_new, name="uploads"),
     path("<uuid:id>/", uploads.upload, name="upload"),
@@ -80,5 +105,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("t/<slug:team>/containers/", include(_containers)),
     path("t/<slug:team>/builds/", include(_builds)),
     path("t/<slug:team>/images/", include(_images)),
+    path("t/<slug:team>/volumes/", include(_volumes)),
+    path("t/<slug:team>/networks/", include(_networks)),
     path("t/<slug:team>/uploads/", include(_uploads)),
 ]

@@ -21,7 +21,6 @@ from django.db.models import Q
 from engine import publish
 from engine.ceiling import Ceiling
 from engine.containers.options import EndpointSettings
-from engine.containers.settings import ContainerSettings
 from engine.errors import Forbidden, InvalidInput, NameTaken, NotFound, Unsupported, WrongState
 from engine.events import Kind
 from engine.models import Container, Endpoint, Namespace, Network, Node, Operation
@@ -63,12 +62,17 @@ class Builtin:
     @classmethod
     def of(cls, namespace: Namespace, name: str) -> Builtin:
         """Its id stays the same for a namespace."""
-        text = f"{settings.ENGINE.instance} {namespace.pk} {name}"
         driver = {"none": "null"}.get(name, name)
-        return cls(namespace, name, driver, hashlib.sha256(text.encode()).hexdigest())
+        return cls(namespace, name, driver, builtin_uid(namespace.pk, name))
 
 
 BUILTIN = ("host", "none")
+
+
+def builtin_uid(namespace_id: int, name: str) -> str:
+    """The id of a namespace's `host` or `none`."""
+    text = f"{settings.ENGINE.instance} {namespace_id} {name}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +125,7 @@ def network_create(namespace: Namespace, request: NetworkRequest) -> Network:
             subnet = wanted
             if any(subnet.overlaps(other) for other in taken):
                 raise Forbidden(
-                    "Pool overlaps with other one on this address space",
-                    hint="choose addresses no network and no route of this machine has",
-                    field="subnet",
+                    "Pool overlaps with other one on this address space", field="subnet"
                 )
         network = Network.objects.create(
             namespace=namespace,
@@ -374,7 +376,7 @@ def _submit(
 
 def _check_mode(container: Container, network: Network | Builtin) -> None:
     """moby daemon/container_operations.go updateNetworkSettings."""
-    mode = ContainerSettings.from_json(container.settings).network_mode
+    mode = str(container.settings.get("network_mode", ""))
     if isinstance(network, Builtin) and network.name == "host":
         raise InvalidInput(_HOST_NETWORK)
     if mode == "host" or mode.startswith("container:"):
@@ -392,7 +394,7 @@ def _not_found(name: str) -> NotFound:
 
 def _check_name(name: str) -> None:
     if not name.strip():
-        raise InvalidInput(f"invalid name: {name}", hint="give it a name", field="name")
+        raise InvalidInput(f"invalid name: {name}", field="name")
     if name in _PREDEFINED:
         raise Forbidden(
             f"operation is not permitted on predefined {name} network ", field="name", name=name
