@@ -18,10 +18,14 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+_ZONE = r"( ?Z|[+-]\d\d:\d\d| [+-]\d{4} [A-Z]{3,4})?"
 _TIMES = (
-    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( ?Z|[+-]\d\d:\d\d| [+-]\d{4} [A-Z]{3,4})?", "<time>"),
-    (r"(Less than|About) an? (second|minute|hour)( ago)?|\d+ (second|minute|hour)s?( ago)?", "<ago>"),
-)  # fmt: skip
+    (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?" + _ZONE, "<time>"),
+    (
+        r"(Less than|About) an? (second|minute|hour)( ago)?|\d+ (second|minute|hour)s?( ago)?",
+        "<ago>",
+    ),
+)
 _PLAIN = (
     (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "<mac>"),
     (r"\b(?!127\.|0\.0\.0\.0)(\d{1,3}\.){3}\d{1,3}\b(?!\.)", "<ip>"),

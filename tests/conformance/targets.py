@@ -39,9 +39,21 @@ def given_registry(folder: Path) -> Iterator[RegistryServer]:
         (small / "bin/sh").chmod(0o755)
         (small / "hello").write_text(_HELLO)
         (small / "hello").chmod(0o755)
-        hello = {"Cmd": ["/hello"], "Env": [PATH]}
-        push_image(registry, "library/hello-world", layers=[small], config=hello)
+        _push(registry, "hello-world", small, ["/hello"], "2026-03-01T00:00:00Z")
         yield registry
+
+
+def _push(
+    registry: RegistryServer,
+    name: str,
+    root: Path,
+    command: list[str],
+    when: str,
+    tag: str = "latest",
+) -> None:
+    config = {"Cmd": command, "Env": [PATH]}
+    more = {"created": when}
+    push_image(registry, f"library/{name}", tag, layers=[root], config=config, image=more)
 
 
 @contextmanager
@@ -63,8 +75,14 @@ def dockerd_target(folder: Path, registry: RegistryServer) -> Iterator[Target]:
 
 @contextmanager
 def quayside_target(folder: Path, registry: RegistryServer) -> Iterator[Target]:
-    with running_site(QUAYSIDE_REGISTRY_MIRRORS=f"docker.io={registry.url}") as site:
+    with running_site(
+        QUAYSIDE_REGISTRY_MIRRORS=f"docker.io={registry.url}",
+        QUAYSIDE_INSECURE_REGISTRIES=f"{registry.address},127.0.0.1:1",
+    ) as site:
         target = site_target(site, folder, registry)
+        # What a case binds lies in its own folder; what is not there is asked for too.
+        ceiling = {"bind_paths": [str(folder), "/nosuch"]}
+        (site.home / "ceiling.json").write_text(json.dumps(ceiling))
         _prepare(target)
         yield target
 
