@@ -68,6 +68,14 @@ class ContainerRow:
         return not self.pending and not self.container.is_up
 
     @property
+    def paused(self) -> bool:
+        return self.container.state == Container.State.PAUSED
+
+    @property
+    def can_pause(self) -> bool:
+        return not self.pending and self.container.state == Container.State.RUNNING
+
+    @property
     def can_stop(self) -> bool:
         return not self.pending and self.container.is_up
 

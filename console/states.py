@@ -51,6 +51,9 @@ _PENDING = {
     Operation.Kind.CONTAINER_KILL: gettext_lazy("killing"),
     Operation.Kind.CONTAINER_RESTART: gettext_lazy("restarting"),
     Operation.Kind.CONTAINER_REMOVE: gettext_lazy("removing"),
+    Operation.Kind.CONTAINER_PAUSE: gettext_lazy("pausing"),
+    Operation.Kind.CONTAINER_UNPAUSE: gettext_lazy("going on"),
+    Operation.Kind.CONTAINER_UPDATE: gettext_lazy("changing"),
     Operation.Kind.IMAGE_REMOVE: gettext_lazy("removing"),
 }
 

@@ -103,15 +103,17 @@ class Ceiling:
             any(_below(os.path.normpath(path), folder) for folder in self.bind_paths),
             "bind_paths",
             f"the host's {path} may not be mounted into containers",
+            field="mounts",
             path=path,
         )
 
     def check_device(self, real: str) -> None:
         """`real`: a device's path on the host without links in it. Raises PolicyDenied."""
         self.check(
-            any(_below(real, folder) for folder in self.devices),
+            any(_below(os.path.normpath(real), folder) for folder in self.devices),
             "devices",
             f"the host's device {real} may not be used in containers",
+            field="devices",
             path=real,
         )
 
@@ -134,6 +136,7 @@ class Ceiling:
                     f"ports may not be published on {address} on this machine",
                     hint="root's ceiling.json says so: publish_addresses",
                     key="publish_addresses",
+                    field="ports",
                     address=address,
                 )
             if not port:
@@ -142,12 +145,14 @@ class Ceiling:
                     raise PolicyDenied(
                         "a free port may lie beyond what this machine allows",
                         hint=f"choose one from {low} to {high}",
+                        field="ports",
                         port=port,
                     )
             elif not low <= port <= high:
                 raise PolicyDenied(
                     f"host port {port} may not be published on this machine",
                     hint=f"choose one from {low} to {high}",
+                    field="ports",
                     port=port,
                 )
 

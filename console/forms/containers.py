@@ -12,6 +12,8 @@ from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from console.forms.base import Form, mono
+from console.forms.options import LabelsField, LimitsForm, MountsField, NamesField
+from engine.containers.options import HostOptions
 from engine.errors import InvalidInput
 from engine.network.spec import PortBinding
 from engine.services.containers import ContainerRequest
@@ -77,12 +79,13 @@ def _words(text: str) -> tuple[str, ...]:
         raise ValidationError(_("A quotation mark is not closed.")) from error
 
 
-class RunForm(Form):
+class RunForm(LimitsForm):
     names = {
         "host_port": "ports",
         "container_port": "ports",
-        "policy-denied": "ports",
         "invalid-reference": "image",
+        "mounts": "volumes",
+        "volume": "volumes",
     }
 
     image = forms.CharField(
@@ -143,6 +146,58 @@ class RunForm(Form):
         help_text=_("Its writable layer and its log go with it."),
     )
 
+    volumes = MountsField(
+        label=_("Volumes"),
+        required=False,
+        help_text=_(
+            "One a line: name:/folder keeps what is written there; :ro makes it read-only."
+        ),
+        widget=forms.Textarea(attrs=mono(rows=2, placeholder="data:/var/lib/data")),
+    )
+    network = forms.ChoiceField(label=_("Network"), required=False, initial="bridge")
+    labels = LabelsField(
+        label=_("Labels"),
+        required=False,
+        help_text=_("One key=value a line."),
+        widget=forms.Textarea(attrs=mono(rows=2)),
+    )
+    read_only = forms.BooleanField(
+        label=_("Read-only files (--read-only)"),
+        required=False,
+        help_text=_("It can write to its volumes alone."),
+    )
+    init = forms.BooleanField(
+        label=_("A first process that tidies up (--init)"),
+        required=False,
+        help_text=_("It passes signals on and buries processes whose parent has gone."),
+    )
+    no_new_privileges = forms.BooleanField(
+        label=_("No new privileges"),
+        required=False,
+        help_text=_("Programs like sudo gain nothing inside."),
+    )
+    cap_add = NamesField(
+        label=_("Capabilities added"),
+        required=False,
+        widget=forms.TextInput(attrs=mono(placeholder="NET_ADMIN")),
+    )
+    cap_drop = NamesField(
+        label=_("Capabilities dropped"),
+        required=False,
+        widget=forms.TextInput(attrs=mono(placeholder="ALL")),
+    )
+
+    def __init__(self, *args: Any, networks: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        names = dict.fromkeys(("bridge", *networks))
+        self.fields["network"].choices = [  # type: ignore[attr-defined]
+            *((name, name) for name in names),
+            ("none", _("none")),
+        ]
+
+    def clean_network(self) -> str:
+        return self.cleaned_data["network"] or "bridge"
+
     def clean_host_ip(self) -> str:
         return self.cleaned_data["host_ip"] or "0.0.0.0"
 
@@ -181,6 +236,18 @@ class RunForm(Form):
             open_stdin=data["interactive"],
             ports=data["ports"],
             auto_remove=data["auto_remove"],
+            network=data["network"],
+            labels=data["labels"],
+            host=HostOptions(
+                limits=self.limits(),
+                restart=self.restart_policy(),
+                read_only=data["read_only"],
+                init=data["init"] or None,
+                security_opt=("no-new-privileges",) if data["no_new_privileges"] else (),
+                cap_add=data["cap_add"],
+                cap_drop=data["cap_drop"],
+                mounts=data["volumes"],
+            ),
         )
 
 

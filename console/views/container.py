@@ -13,10 +13,13 @@ from django.urls import reverse
 from django.utils.translation import gettext
 
 from console.forms.containers import RenameForm
+from console.forms.options import LimitsForm
 from console.messages import explain
 from console.permissions import Permission
 from console.rows import container_rows
 from console.views.base import TeamRequest, act, actor_of, go, refuse, team_view
+from engine.containers.codec import decode
+from engine.containers.options import HostOptions
 from engine.errors import QuaysideError
 from engine.events import Kind
 from engine.models import Container, Operation, TerminalSession
@@ -129,7 +132,7 @@ def container_inspect(request: TeamRequest, name: str) -> HttpResponse:
 
 @team_view(Permission.OPERATE, methods=["GET", "HEAD", "POST"])
 def container_settings(request: TeamRequest, name: str) -> HttpResponse:
-    """Rename; what else a container was made with shows in Inspect and is made anew by running."""
+    """Rename, limits; what else it was made with shows in Inspect and is made anew by running."""
     container = container_of(request, name)
     form = RenameForm(request.POST or None, initial={"name": container.name})
     if request.method == "POST" and form.is_valid():
@@ -140,10 +143,46 @@ def container_settings(request: TeamRequest, name: str) -> HttpResponse:
         else:
             address = reverse("container-settings", args=[request.team.slug, container.name])
             return HttpResponseRedirect(address)
-    context = container_page(request, container, "settings", {"form": form})
-    return render(
-        request, "containers/settings.html", context, status=422 if form.is_bound else 200
-    )
+    return _settings_page(request, container, form, _limits_form(container))
+
+
+@team_view(Permission.OPERATE, methods=["POST"])
+def container_limits(request: TeamRequest, name: str) -> HttpResponse:
+    """Other limits and another restart policy, while it runs too."""
+    container = container_of(request, name)
+    form = LimitsForm(request.POST)
+    if form.is_valid():
+        before = _host_options(container)
+        try:
+            service.container_update(
+                container,
+                actor_of(request),
+                limits=form.limits(before.limits),
+                restart=form.restart_policy(before.restart),
+            )
+        except QuaysideError as error:
+            form.refuse(error)
+        else:
+            address = reverse("container-settings", args=[request.team.slug, container.name])
+            return HttpResponseRedirect(address)
+    return _settings_page(request, container, RenameForm(initial={"name": container.name}), form)
+
+
+def _host_options(container: Container) -> HostOptions:
+    return decode(HostOptions, container.settings.get("host") or {})
+
+
+def _limits_form(container: Container) -> LimitsForm:
+    host = _host_options(container)
+    return LimitsForm(initial=LimitsForm.initial_of(host.limits, host.restart))
+
+
+def _settings_page(
+    request: TeamRequest, container: Container, form: RenameForm, limits: LimitsForm
+) -> HttpResponse:
+    context = container_page(request, container, "settings", {"form": form, "limits": limits})
+    wrong = form.is_bound or limits.is_bound
+    return render(request, "containers/settings.html", context, status=422 if wrong else 200)
 
 
 @team_view(Permission.OPERATE, methods=["POST"])
@@ -215,6 +254,22 @@ def container_kill(request: TeamRequest, name: str) -> HttpResponse:
     container = container_of(request, name)
     return _operate(
         request, container, lambda: service.container_kill(container, actor_of(request))
+    )
+
+
+@team_view(Permission.OPERATE, methods=["POST"])
+def container_pause(request: TeamRequest, name: str) -> HttpResponse:
+    container = container_of(request, name)
+    return _operate(
+        request, container, lambda: service.container_pause(container, actor_of(request))
+    )
+
+
+@team_view(Permission.OPERATE, methods=["POST"])
+def container_unpause(request: TeamRequest, name: str) -> HttpResponse:
+    container = container_of(request, name)
+    return _operate(
+        request, container, lambda: service.container_unpause(container, actor_of(request))
     )
 
 

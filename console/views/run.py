@@ -13,7 +13,7 @@ from console.forms.containers import PROTOCOLS, RunForm
 from console.permissions import Permission
 from console.views.base import TeamRequest, actor_of, team_view
 from engine.errors import InvalidInput, NotFound, QuaysideError
-from engine.models import Image, Tag, TerminalSession
+from engine.models import Image, Network, Tag, TerminalSession
 from engine.services import containers as service
 from engine.services.images import find_image
 from engine.services.terminals import terminal_open
@@ -35,14 +35,14 @@ class ImageDefaults:
 @team_view(Permission.CREATE, methods=["GET", "HEAD", "POST"])
 def container_new(request: TeamRequest) -> HttpResponse:
     if request.method == "POST":
-        form = RunForm(request.POST)
+        form = RunForm(request.POST, networks=_networks(request))
         if form.is_valid():
             try:
                 return _run(request, form)
             except QuaysideError as error:
                 form.refuse(error)
     else:
-        form = RunForm(initial={"image": request.GET.get("image", "")})
+        form = RunForm(initial={"image": request.GET.get("image", "")}, networks=_networks(request))
     name = str(form["image"].value() or "")
     context = {
         "form": form,
@@ -61,6 +61,11 @@ def image_defaults(request: TeamRequest) -> HttpResponse:
     name = request.GET.get("image", "")
     context = {"defaults": _defaults(request, name), "image_name": name}
     return render(request, "containers/new_defaults.html", context)
+
+
+def _networks(request: TeamRequest) -> list[str]:
+    found = Network.objects.filter(namespace=request.team.namespace)
+    return list(found.order_by("name").values_list("name", flat=True))
 
 
 def _tags(request: TeamRequest) -> list[Tag]:

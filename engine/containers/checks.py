@@ -270,7 +270,10 @@ def _check_network(settings: ContainerSettings) -> None:
 def _check_rights(settings: ContainerSettings) -> None:
     host = settings.host
     security(host.security_opt)
-    for which, names in (("CapAdd", host.cap_add), ("CapDrop", host.cap_drop)):
+    for which, field, names in (
+        ("CapAdd", "cap_add", host.cap_add),
+        ("CapDrop", "cap_drop", host.cap_drop),
+    ):
         for name in names:
             try:
                 capabilities.resolve(add=(name,))
@@ -279,7 +282,7 @@ def _check_rights(settings: ContainerSettings) -> None:
                 raise InvalidInput(
                     f'invalid {which}: unknown capability: "{full}"',
                     hint=error.hint,
-                    field=which.replace("C", "c").replace("A", "_a").replace("D", "_d"),
+                    field=field,
                 ) from error
     for device in host.devices:
         if not _ACCESS.fullmatch(device.permissions):

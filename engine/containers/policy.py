@@ -69,5 +69,6 @@ def _check_capabilities(host: HostOptions, ceiling: Ceiling) -> None:
                 capability.removeprefix("CAP_") in ceiling.capabilities,
                 "capabilities",
                 f"the capability {capability.removeprefix('CAP_')} may not be added",
+                field="cap_add",
                 capability=capability,
             )

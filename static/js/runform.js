@@ -10,6 +10,26 @@ const template = form.querySelector("[data-port-template]");
 
 const PLAIN = new RegExp("^[\\w@%+=:,./-]+$");
 
+const OPTIONS = [
+  ["memory", "-m"],
+  ["cpus", "--cpus"],
+  ["pids", "--pids-limit"],
+  ["restart", "--restart"],
+  ["network", "--network"],
+];
+const DEFAULTS = { restart: "no", network: "bridge" };
+const LISTS = [
+  ["volumes", "-v", "\n"],
+  ["labels", "-l", "\n"],
+  ["cap_add", "--cap-add", /[\s,]+/],
+  ["cap_drop", "--cap-drop", /[\s,]+/],
+];
+const SWITCHES = [
+  ["read_only", "--read-only"],
+  ["init", "--init"],
+  ["no_new_privileges", "--security-opt no-new-privileges"],
+];
+
 /** As a shell wants it: in single quotes where a plain word is not enough. */
 function quoted(word) {
   if (PLAIN.test(word)) return word;
@@ -31,6 +51,15 @@ function command() {
   }
   if (value("working_dir")) words.push("-w", quoted(value("working_dir")));
   if (value("user")) words.push("-u", quoted(value("user")));
+  for (const [name, flag] of OPTIONS) {
+    if (value(name) && value(name) !== DEFAULTS[name]) words.push(flag, quoted(value(name)));
+  }
+  for (const [name, flag, split] of LISTS) {
+    for (const entry of value(name).split(split)) {
+      if (entry.trim()) words.push(flag, quoted(entry.trim()));
+    }
+  }
+  for (const [name, flag] of SWITCHES) if (on(name)) words.push(...flag.split(" "));
   const [entrypoint, ...rest] = value("entrypoint").split(/\s+/).filter(Boolean);
   if (entrypoint) words.push("--entrypoint", quoted(entrypoint));
   words.push(value("image") ? quoted(value("image")) : "…", ...rest);

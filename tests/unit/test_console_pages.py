@@ -12,6 +12,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from engine.containers.options import Limits
+from engine.containers.settings import ContainerSettings
 from engine.models import Build, Container, Operation, Tag, TerminalSession, Upload
 from engine.services.uploads import upload_path
 from tests.unit.console_rows import Site, digest, make_container, make_image, make_many, make_site
@@ -177,6 +179,57 @@ def test_run_detached_goes_to_the_log(site: Site) -> None:
     assert Operation.objects.get().kind == "container.start"
 
 
+def test_run_with_limits_volumes_and_rights(site: Site) -> None:
+    make_image(site)
+    response = run(
+        site, name="web", memory="64m", cpus="0.5", pids="20", restart="on-failure",
+        volumes="data:/data:ro\n/cache", labels="a=b", read_only="on", init="on",
+        no_new_privileges="on", cap_drop="ALL", cap_add="NET_ADMIN, chown", network="none",
+    )  # fmt: skip
+    assert response["Location"] == f"{site.base}containers/web/logs/"
+    settings = ContainerSettings.from_json(Container.objects.get().settings)
+    host = settings.host
+    assert host.limits == Limits(
+        memory=64 << 20, memory_swap=128 << 20, nano_cpus=500_000_000, pids=20
+    )
+    assert (host.restart.name, host.read_only, host.init) == ("on-failure", True, True)
+    assert (host.cap_drop, host.cap_add) == (("ALL",), ("NET_ADMIN", "chown"))
+    assert [(m.type, m.destination, m.read_only) for m in host.mounts] == [
+        ("volume", "/data", True),
+        ("volume", "/cache", False),
+    ]
+    assert settings.no_new_privileges and settings.labels == {"a": "b"}
+    assert settings.networks == ()
+
+
+def test_limits_are_changed_on_the_settings_tab(site: Site) -> None:
+    make_image(site)
+    run(site, name="web", memory="64m", cpus="0.5")
+    address = f"{site.base}containers/web/limits/"
+    page = get(site, "containers/web/settings/")
+    assert 'value="64m"' in page and 'value="0.5"' in page
+    wrong = site.client.post(address, {"memory": "much", "restart": "no"})
+    assert wrong.status_code == 422 and "is no size" in wrong.content.decode()
+    assert site.client.post(address, {"memory": "1m", "restart": "no"}).status_code == 422
+    site.client.post(address, {"memory": "", "cpus": "1", "pids": "9", "restart": "always"})
+    args = Operation.objects.get(kind="container.update").args
+    assert args["limits"] == {"nano_cpus": 10**9, "pids": 9}
+    assert args["restart"]["name"] == "always"
+
+
+def test_a_running_one_is_paused_and_goes_on(site: Site) -> None:
+    container = make_container(site, make_image(site), "web", state="running")
+    assert "containers/web/pause/" in get(site, "containers/web/logs/")
+    site.client.post(f"{site.base}containers/web/pause/")
+    assert Operation.objects.get().kind == "container.pause"
+    Operation.objects.all().delete()
+    Container.objects.filter(pk=container.pk).update(state="paused")
+    assert "containers/web/unpause/" in get(site, "containers/web/logs/")
+    assert "containers/web/unpause/" in get(site, "containers/")
+    site.client.post(f"{site.base}containers/web/unpause/")
+    assert Operation.objects.get().kind == "container.unpause"
+
+
 def test_run_attached_with_a_terminal_starts_once_its_size_is_known(site: Site) -> None:
     make_image(site)
     response = run(site, name="node", mode="attached", interactive="on", tty="on")
@@ -206,6 +259,13 @@ def test_run_attached_with_a_terminal_starts_once_its_size_is_known(site: Site) 
         ({"working_dir": "app"}, "Write the whole path"),
         ({"env": "=1"}, "has no name before the ="),
         ({"host_port": "70000", "container_port": "80", "protocol": "tcp"}, "are no ports"),
+        ({"memory": "lots"}, "is no size"),
+        ({"memory": "1m"}, "Less than 6 MB"),
+        ({"cap_add": "SYS_ADMIN"}, "SYS_ADMIN may not be added"),
+        ({"cap_add": "nonsense"}, "There is no capability"),
+        ({"volumes": "data"}, "is no volume"),
+        ({"volumes": "/etc:/etc"}, "folder /etc may not be mounted"),
+        ({"auto_remove": "on", "restart": "always"}, "cannot be started again"),
         (
             {"host_port": ["80", "80"], "container_port": ["1", "2"], "protocol": ["tcp", "tcp"]},
             "is given twice",
