@@ -31,6 +31,7 @@ class Permission(StrEnum):
     BUILD = "build"
     REMOVE = "remove"
     IMAGES = "images"  # pull, tag
+    TOKENS = "tokens"  # one's own tokens of the Docker API: administrators, so far
 
 
 View = TypeVar("View", bound=Callable[..., HttpResponseBase])
@@ -52,6 +53,8 @@ def may(
     """The one decision, for pages, websockets, tasks and the Docker API alike."""
     if permission is Permission.PUBLIC:
         return True
+    if permission is Permission.TOKENS and not user.is_superuser:
+        return False
     return bool(user.is_authenticated and user.is_active)
 
 

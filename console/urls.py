@@ -15,6 +15,7 @@ from console.views import (
     overview,
     run,
     terminals,
+    tokens,
     uploads,
     volumes,
 )
@@ -100,6 +101,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("language/", access.language, name="language"),
     path("session/", access.session, name="session"),
     path("words.js", access.words, name="words"),
+    path("me/tokens/", tokens.token_list, name="tokens"),
+    path("me/tokens/revoke/", tokens.token_gone, name="token-revoke"),
     path("healthz", access.health, name="health"),
     path("t/<slug:team>/", overview.dashboard, name="dashboard"),
     path("t/<slug:team>/containers/", include(_containers)),

@@ -143,6 +143,8 @@ def count_of(number: int, noun: str) -> str:
 def section_of(request: HttpRequest) -> str:
     """Which link of the rail is current: the part of the address behind the team."""
     parts = request.path.split("/")
+    if parts[1] != "t":
+        return parts[2] if len(parts) > 3 else ""
     return parts[3] if len(parts) > 4 else "overview"
 
 
