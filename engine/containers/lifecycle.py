@@ -16,7 +16,7 @@ import shutil
 import signal as signals
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Protocol
@@ -43,7 +43,7 @@ from engine.errors import (
 )
 from engine.network.ports import Reservation
 from engine.network.spec import Attachment, PortBinding, PublishedPort
-from engine.runtime import freezer
+from engine.runtime import cgroups, freezer
 from engine.runtime.conmon import Conmon, Supervised
 from engine.runtime.oci_runtime import OCIRuntime, command_error
 from engine.runtime.processes import ProcessRef
@@ -222,7 +222,17 @@ class Containers:
 
     def exit_of(self, id: str, generation: int) -> Exit | None:
         """How this start ended; None while it has not, and where conmon left no word of it."""
-        return self._attempt(id, generation).exit()
+        ended = self._attempt(id, generation).exit()
+        return self._with_oom(ContainerDir(self._config, id), ended) if ended else None
+
+    def _with_oom(self, directory: ContainerDir, ended: Exit) -> Exit:
+        """conmon leaves a file; where it ended before it saw why, the kernel's count says it."""
+        if ended.code and not ended.oom:
+            oom = (directory.bundle / "oom").exists() or cgroups.oom_kills(
+                self._runtime.cgroup(directory.id)
+            )
+            return replace(ended, oom=bool(oom))
+        return ended
 
     def finish(self, id: str, generation: int) -> Exit | None:
         """Clean up after an end: processes, runtime, network, ports, mount, cgroup. Idempotent.
@@ -240,8 +250,7 @@ class Containers:
         self._end_conmon(attempt)
         directory = ContainerDir(self._config, id)
         ended = attempt.exit() or Exit(LOST_CODE, datetime.now(UTC), lost=True)
-        if (directory.bundle / "oom").exists():
-            ended = Exit(ended.code, ended.finished_at, ended.lost, oom=True)
+        ended = self._with_oom(directory, ended)
         self._clean(directory)
         attempt.write_finished(ended)
         return ended

@@ -225,7 +225,8 @@ def _block_lines(text: str) -> Iterator[BlockIO]:
 
 
 def _block_io_v2(group: _Group) -> tuple[tuple[BlockIO, ...], tuple[BlockIO, ...]]:
-    moved, served = [], []
+    moved: list[BlockIO] = []
+    served: list[BlockIO] = []
     try:
         text = group.text("io", "io.stat")
     except FileNotFoundError:

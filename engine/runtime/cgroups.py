@@ -201,6 +201,23 @@ def remove_tree(path: str, timeout: float = 5.0) -> None:
                     group.rmdir()
 
 
+def oom_kills(path: str) -> int:
+    """How many processes of the group the kernel has ended for want of memory; 0 where it is gone.
+
+    v1 says it in memory.oom_control, v2 in memory.events."""
+    found = hierarchies()
+    top = found.of("memory")
+    if top is None:
+        return 0
+    name = "memory.oom_control" if "memory" in found.controllers else "memory.events"
+    with suppress(OSError):
+        for line in (_join(top, path) / name).read_text().splitlines():
+            key, _, value = line.partition(" ")
+            if key == "oom_kill":
+                return int(value)
+    return 0
+
+
 def _names(path: str) -> list[str]:
     return [name for name in path.split("/") if name]
 

@@ -170,7 +170,7 @@ def _insert(namespace: Namespace, request: ContainerRequest, planned: _Plan) -> 
 
 def _with_others(namespace: Namespace, request: ContainerRequest) -> ContainerRequest:
     """`container:NAME` becomes `container:ID`: the name may be another's tomorrow. Only the
-    namespace's own containers can be meant. Raises NotFound."""
+    namespace's own containers can be meant; with a network comes its host name. Raises NotFound."""
 
     def fixed(mode: str) -> str:
         kind, _, name = mode.partition(":")
@@ -181,8 +181,13 @@ def _with_others(namespace: Namespace, request: ContainerRequest) -> ContainerRe
         mode.startswith("container:") for mode in (request.network, host.pid_mode, host.ipc_mode)
     ):
         return request
+    name = request.hostname
+    if request.network.startswith("container:"):
+        shared = find_container(namespace, request.network.partition(":")[2])
+        name = str(shared.settings.get("hostname", ""))
     return replace(
         request,
+        hostname=name,
         network=fixed(request.network),
         host=replace(host, pid_mode=fixed(host.pid_mode), ipc_mode=fixed(host.ipc_mode)),
     )
