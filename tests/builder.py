@@ -195,7 +195,7 @@ class Builder:
             images=self.images,
             cache=self.cache,
             networks=self.networks,
-            network=network,
+            network=(lambda: network) if network else None,
             addresses=self.leases,
         )
         self.context = home / "context"

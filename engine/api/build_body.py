@@ -17,9 +17,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from engine.api.call import Call
+from engine.build.archive import tar_of
 from engine.errors import ContextError, InvalidInput, NoSpace, UserError
-from engine.snapshots.compress import open_layer
-from engine.snapshots.tar_reader import FILE, TarReader
+from engine.snapshots.tar_reader import FILE
 
 MAX_SIZE = 20 * 1024**3
 _SETTING = "QUAYSIDE_BUILD_CONTEXT_MAX"
@@ -79,8 +79,7 @@ class Body:
             raise missing
         lower: str | None = None
         try:
-            with self.path.open("rb") as file, open_layer(file) as stream:
-                reader = TarReader(stream)
+            with self.path.open("rb") as file, tar_of(file) as reader:
                 for entry in reader:
                     found = _clean(os.fsdecode(entry.name))
                     if entry.type != FILE or found not in (name, "dockerfile"):

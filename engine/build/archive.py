@@ -18,6 +18,7 @@ import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, Literal
@@ -94,12 +95,32 @@ def sniff(file: BinaryIO) -> Literal["tar", "zip"] | None:
     file.seek(0)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
+    if is_plain_tar(file):
+        return "tar"
     try:
         with open_layer(file) as stream:
             first = _exactly(stream, 512)
     finally:
         file.seek(0)
     return "tar" if _is_tar(first) else None
+
+
+def is_plain_tar(file: BinaryIO) -> bool:
+    """Whether it begins as an uncompressed ustar archive: no decompressor, and no thread of one,
+    is needed. The position is back at 0 afterwards."""
+    head = file.read(512)
+    file.seek(0)
+    return head[257:262] == b"ustar" and _is_tar(head)
+
+
+@contextmanager
+def tar_of(file: BinaryIO, limits: Limits = DEFAULT_LIMITS) -> Iterator[TarReader]:
+    """A reader of the tar, compressed or not. Raises ContextError."""
+    if is_plain_tar(file):
+        yield TarReader(file)
+        return
+    with open_layer(file, ratio=limits.ratio, grace=limits.ratio_floor, hashed=False) as stream:
+        yield TarReader(stream)
 
 
 def _exactly(stream: LayerReader, size: int) -> bytes:
@@ -136,8 +157,7 @@ _BROKEN_ZIP = (
 def _unpack_tar(file: BinaryIO, limits: Limits, tree: ArchiveTree) -> None:
     name = ""
     try:
-        with open_layer(file, ratio=limits.ratio, grace=limits.ratio_floor) as stream:
-            reader = TarReader(stream)
+        with tar_of(file, limits) as reader:
             for entry in reader:
                 name = os.fsdecode(entry.name)
                 _unpack_entry(reader, entry, name, tree)

@@ -115,7 +115,7 @@ class AddressLease(Protocol):
 @dataclass(frozen=True, slots=True)
 class BuildEngine:
     """The parts a build stands on. Without `network` (then `networks` and `addresses` are needed
-    neither) RUN steps have their loopback only."""
+    neither) RUN steps have their loopback only; it is asked for by the first step that runs."""
 
     config: EngineConfig
     content: ContentStore
@@ -124,7 +124,7 @@ class BuildEngine:
     images: ImageSource
     cache: CacheStore
     networks: NetworkManager | None = None
-    network: NetworkSpec | None = None
+    network: Callable[[], NetworkSpec] | None = None
     addresses: AddressLease | None = None
 
 

@@ -49,8 +49,9 @@ class Uplink:
         if engine.network is None or engine.networks is None or engine.addresses is None:
             return ()
         if self._attachment is None:
-            address = engine.addresses.acquire(engine.network, self._workspace.owner)
-            self._attachment = Attachment(engine.network, address, mac_for(address))
+            network = engine.network()
+            address = engine.addresses.acquire(network, self._workspace.owner)
+            self._attachment = Attachment(network, address, mac_for(address))
         return (self._attachment,)
 
     def attach(self, pid: int) -> None:

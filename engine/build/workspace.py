@@ -81,4 +81,4 @@ def release_network(workspace: Workspace, engine: BuildEngine) -> None:
     if engine.networks is not None and engine.network is not None:
         engine.networks.detach(workspace.owner)
         if engine.addresses is not None:
-            engine.addresses.release(engine.network, workspace.owner)
+            engine.addresses.release(engine.network(), workspace.owner)

@@ -43,7 +43,8 @@ def connected(tmp_path: Path) -> Iterator[Builder]:
 
 
 def test_each_step_is_connected_with_one_address(connected: Builder) -> None:
-    network = connected.engine.network
+    assert connected.engine.network is not None
+    network = connected.engine.network()
     assert network is not None
     built = connected.build(
         "FROM base\nRUN ip -o addr show eth0 && ip route && cat /etc/resolv.conf /etc/hosts\n"

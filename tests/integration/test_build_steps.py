@@ -325,5 +325,8 @@ def test_warnings(builder: Builder) -> None:
     built = builder.build("FROM base\nENV A=1 \\\n\n  B=2\n", args={"TYPO": "1"})
     assert built.log.of("warn") == [
         {"t": "warn", "text": "an empty line inside a continuation", "line": 3, "end": 3},
-        {"t": "warn", "text": "no ARG asks for the build argument TYPO", "line": 0, "end": 0},
+        {
+            **{"t": "warn", "text": "no ARG asks for the build argument TYPO"},
+            **{"line": 0, "end": 0, "arg": "TYPO"},
+        },
     ]

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from engine.errors import (
 from engine.events import Kind
 from engine.images.leases import Lease, Leases
 from engine.models import Build, Image, Network, Operation, Tag
+from engine.network.spec import NetworkSpec
 from engine.oci.reference import Reference
 from engine.services import images, namespaces, operations
 from engine.services.build_options import BuildOptions
@@ -238,16 +240,23 @@ def _engine(
 ) -> BuildEngine:
     """Without a lease it is good for cleaning up."""
     parts = host()
-    options = options or BuildOptions()
+    asked = options or BuildOptions()
+
+    @cache
+    def network() -> NetworkSpec:
+        return network_spec(_network(build, asked))
+
+    if asked.network:
+        network()  # one that is not there is told before anything is built
     return BuildEngine(
         config=parts.config,
         content=parts.content,
         snapshots=parts.snapshots,
         runtime=parts.runtime,
-        images=RowImages(build.namespace, lease, options.auth),
+        images=RowImages(build.namespace, lease, asked.auth),
         cache=RowCache(build.namespace, lease),
         networks=parts.network,
-        network=network_spec(_network(build, options)),
+        network=network,
         addresses=RowAddresses(),
     )
 
