@@ -326,7 +326,10 @@ def test_warnings(builder: Builder) -> None:
     assert built.log.of("warn") == [
         {"t": "warn", "text": "an empty line inside a continuation", "line": 3, "end": 3},
         {
-            **{"t": "warn", "text": "no ARG asks for the build argument TYPO"},
-            **{"line": 0, "end": 0, "arg": "TYPO"},
+            "t": "warn",
+            "text": "no ARG asks for the build argument TYPO",
+            "line": 0,
+            "end": 0,
+            "arg": "TYPO",
         },
     ]
