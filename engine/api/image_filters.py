@@ -33,7 +33,7 @@ def listed(
             for image in found
             if (not names.tags(image) if wanted else names.tags(image) or names.digests(image))
         ]
-    patterns = [_pattern(text) for text in filters.get("reference", ())]
+    patterns = [name_pattern(text) for text in filters.get("reference", ())]
     if patterns:
         names.keep(
             lambda name: any(
@@ -86,7 +86,7 @@ def _repository(name: str) -> str:
     return name.rpartition(":")[0]
 
 
-def _pattern(text: str) -> re.Pattern[str]:
+def name_pattern(text: str) -> re.Pattern[str]:
     """Go's path.Match: * and ? stop at a slash, [a-z] and [^a-z] are classes."""
     parts, at = [], 0
     while at < len(text):

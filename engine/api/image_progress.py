@@ -114,8 +114,7 @@ def _drawn(current: int, total: int) -> str:
     if total <= 0:
         return f"{_size(current):>8}"
     filled = min(50, current * 50 // total)
-    arrow = "=" * (filled - 1) + ">" if filled else ">"
-    return f"[{arrow:<50}] {_size(current):>8}/{_size(total)}"
+    return f"[{'=' * filled}>{' ' * (50 - filled)}] {_size(current):>8}/{_size(total)}"
 
 
 def _size(count: int) -> str:

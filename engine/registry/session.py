@@ -149,8 +149,13 @@ class Session:
         if isinstance(outcome, Answer) and outcome.status == 401 and not outcome.foreign:
             # Only the endpoint itself may ask for a sign-in, not where it redirected to.
             challenge = choose_challenge(parse_challenges(outcome.challenges()))
-            signed = self._sign_in(challenge, scope, subject, known) if challenge else None
+            try:
+                signed = self._sign_in(challenge, scope, subject, known) if challenge else None
+            except BaseException:
+                outcome.close()
+                raise
             if isinstance(signed, Failure):
+                outcome.close()
                 return signed
             if signed is not None:
                 outcome.body()

@@ -63,6 +63,11 @@ class Answer:
         """Every WWW-Authenticate header."""
         return list(self.raw.headers.getlist("WWW-Authenticate"))
 
+    def close(self) -> None:
+        """Nobody reads it: its connection ends with it."""
+        self.raw.close()
+        self.raw.release_conn()
+
     def body(self, limit: int = _BODY_LIMIT) -> bytes:
         """At most `limit` + 1 bytes of it, so that the caller sees when there is more; then the
         connection is given back, or closed when something is left."""

@@ -58,8 +58,7 @@ def image_push(
         tag for tag in rows.values_list("tag", flat=True) if all_tags or tag == reference.tag
     )
     if not tags:
-        what = reference.familiar_name() if all_tags else reference.familiar()
-        raise NotFound(f"An image does not exist locally with the tag: {what}")
+        raise NotFound(f"An image does not exist locally with the tag: {reference.familiar_name()}")
     return operations.submit(
         Operation.Kind.IMAGE_PUSH,
         namespace,

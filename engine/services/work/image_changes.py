@@ -29,12 +29,19 @@ from engine.oci.image import ContainerConfig
 _ALLOWED = (
     Cmd | Entrypoint | Env | Expose | HealthCheck | Label | OnBuild | StopSignal | User | Volume
 )
+_KEYWORDS = frozenset(
+    "cmd entrypoint env expose healthcheck label onbuild stopsignal user volume workdir".split()
+)
 
 
 def changed(config: ContainerConfig, changes: Sequence[str]) -> ContainerConfig:
     """The config after the lines. Raises DockerfileError, InvalidInput for another instruction."""
     if not any(line.strip() for line in changes):
         return config
+    for line in changes:
+        keyword = line.split(maxsplit=1)[0].lower() if line.strip() else ""
+        if keyword and keyword not in _KEYWORDS:
+            raise InvalidInput(f"{keyword} is not a valid change command", field="changes")
     cmd_is_ours = False
     for instruction in parse("FROM scratch\n" + "\n".join(changes)).instructions[1:]:
         config = _after(instruction, config, cmd_is_ours)
@@ -48,7 +55,8 @@ def _after(instruction: Instruction, config: ContainerConfig, cmd_is_ours: bool)
         return replace(config, working_dir=metadata.working_dir(config.working_dir, expanded.path))
     if isinstance(expanded, _ALLOWED):
         return metadata.apply(expanded, config, cmd_is_ours=cmd_is_ours).config
-    raise InvalidInput(f"{instruction.keyword} is not a valid change command", field="changes")
+    keyword = instruction.keyword.lower()
+    raise InvalidInput(f"{keyword} is not a valid change command", field="changes")
 
 
 def merged(asked: ContainerConfig, below: ContainerConfig) -> ContainerConfig:

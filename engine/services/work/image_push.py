@@ -37,7 +37,9 @@ def push_image(operation: Operation, cancelled: threading.Event) -> dict[str, An
             named = reference.with_tag(tag)
             image = images.named(operation.namespace, named)
             if image is None:
-                raise NotFound(f"An image does not exist locally with the tag: {named.familiar()}")
+                raise NotFound(
+                    f"An image does not exist locally with the tag: {named.familiar_name()}"
+                )
             with (
                 RegistryClient.configured(reference.domain, config, credentials) as client,
                 Leases.of(config).take() as lease,
