@@ -35,7 +35,7 @@ SENTENCES: tuple[tuple[str, Promise, Promise | None], ...] = (
         None,
     ),
     (
-        r"can't create 'AutoRemove' container with restart policy",
+        r"can't create 'AutoRemove' container with restart policy|Restart policy cannot be .*",
         _("What is removed when it exits cannot be started again."),
         _("Choose one of the two."),
     ),

@@ -147,11 +147,6 @@ _BY_TEXT: list[tuple[re.Pattern[str], Promise, Promise | None]] = [
             _("Publish each once."),
         ),
         (
-            r"ports cannot be published without a network",
-            _("Without a network no port can be published."),
-            _("Choose the bridge network, or leave the ports out."),
-        ),
-        (
             r"no command: .*",
             _("The image names no command, and none was given."),
             _("Write a command, or give its Dockerfile a CMD."),

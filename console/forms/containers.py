@@ -198,6 +198,13 @@ class RunForm(LimitsForm):
     def clean_network(self) -> str:
         return self.cleaned_data["network"] or "bridge"
 
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or {}
+        if data.get("network") == "none" and data.get("ports"):
+            # docker lets it pass and publishes nothing; whoever wrote a port wants it.
+            self.add_error("network", _("Without a network no port can be published."))
+        return data
+
     def clean_host_ip(self) -> str:
         return self.cleaned_data["host_ip"] or "0.0.0.0"
 

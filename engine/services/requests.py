@@ -90,12 +90,6 @@ def check_texts(request: ContainerRequest) -> None:
 def check_conflicts(request: ContainerRequest) -> None:
     """runconfig/hostconfig_unix.go, of what the request alone can tell."""
     mode = request.network
-    if request.ports and mode == "none":
-        raise InvalidInput(
-            "ports cannot be published without a network",
-            hint="choose the bridge network or leave the ports out",
-            field="ports",
-        )
     for given, text in (
         (request.hostname and mode.startswith("container:"), "hostname and the network mode"),
         (request.hostname and request.host.uts_mode == "host", "hostname and the UTS mode"),
@@ -122,9 +116,9 @@ def hostname(request: ContainerRequest, uid: str) -> str:
 
 
 def ports(request: ContainerRequest, exposed: tuple[str, ...]) -> tuple[PortBinding, ...]:
-    """Those asked for, and with `publish_all` a free one for each exposed that has none. On the
-    host's network there is nothing to publish."""
-    if request.network == "host":
+    """Those asked for, and with `publish_all` a free one for each exposed that has none. Without a
+    network, or on the host's, there is nothing to publish: as Docker, it is let pass."""
+    if request.network in ("host", "none"):
         return ()
     if not request.host.publish_all:
         return request.ports

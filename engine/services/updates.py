@@ -23,6 +23,11 @@ def changed(settings: ContainerSettings, args: dict[str, Any]) -> ContainerSetti
             host_options = replace(host_options, restart=decode(RestartPolicy, args["restart"]))
     except (ValueError, TypeError) as error:
         raise InvalidInput(f"not limits: {error}", field="limits") from error
+    if settings.auto_remove and host_options.restart.name != "no":
+        raise InvalidInput(
+            "Restart policy cannot be updated because AutoRemove is enabled for the container",
+            field="restart",
+        )
     checks.check_limits(host_options.limits)
     checks.check_restart(host_options, settings.auto_remove)
     return replace(settings, host=host_options)

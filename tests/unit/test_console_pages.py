@@ -264,6 +264,10 @@ def test_run_attached_with_a_terminal_starts_once_its_size_is_known(site: Site) 
         ({"cap_add": "SYS_ADMIN"}, "SYS_ADMIN may not be added"),
         ({"cap_add": "nonsense"}, "There is no capability"),
         ({"volumes": "data"}, "is no volume"),
+        (
+            {"network": "none", "container_port": "80", "host_port": "", "protocol": "tcp"},
+            "Without a network no port",
+        ),
         ({"volumes": "/etc:/etc"}, "folder /etc may not be mounted"),
         ({"auto_remove": "on", "restart": "always"}, "cannot be started again"),
         (
