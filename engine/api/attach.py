@@ -14,15 +14,17 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from engine.api import keys, sizes
 from engine.api.call import Call, Routes
+from engine.api.changes import changes, topic
 from engine.api.conversation import Input, Left, Terms, converse, follow
 from engine.api.frames import Format
 from engine.api.happenings import happened
 from engine.api.hijack import Taken, content_type, taken
-from engine.api.source import Run, sources, stored
+from engine.api.source import NextRun, Run, sources, stored
 from engine.containers.attempts import Attempt
 from engine.containers.layout import ContainerDir
 from engine.containers.logs import LogReader
 from engine.errors import InvalidInput, WrongState
+from engine.events import Kind
 from engine.models import Container
 from engine.runtime import conmon
 from engine.services.containers import find_container
@@ -177,5 +179,23 @@ async def _run_of(call: Call, container: Container) -> AsyncIterator[Run]:
             yield run
     else:
         following = container.generation + 1
-        async with sources().next_run(call.config, container.uid, following) as run:
-            yield run
+        async with sources().next_run(call.config, container.uid, following) as coming:
+            watching = asyncio.create_task(_removed(container, coming))
+            try:
+                yield coming
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _removed(container: Container, coming: NextRun) -> None:
+    """Until it starts: one that is removed before leaves no end on disk."""
+    row = Container.objects.filter(pk=container.pk)
+
+    async def look() -> bool | None:
+        if coming.started.is_set():
+            return False
+        return None if await orm(row.exists) else True
+
+    if await changes.until(look, topic(Kind.CONTAINER, container.pk)):
+        coming.give_up()

@@ -217,7 +217,7 @@ class Run:
 
 class NextRun(Run):
     """The start that comes next, from `generation` on: numbers of starts that failed are skipped.
-    Over, too, once the container is removed."""
+    Whoever knows that it will not come says so (`give_up`)."""
 
     def __init__(self, config: EngineConfig, uid: str, generation: int) -> None:
         self._directory = ContainerDir(config, uid)
@@ -226,25 +226,21 @@ class NextRun(Run):
 
     async def watch(self, watcher: FolderWatcher) -> None:
         wake = asyncio.Event()
-        there = False
-        exits = self.attempt.folder.parent
-        async with waking(watcher, exits, wake), waking(watcher, self._directory.path, wake):
-            while True:
+        async with waking(watcher, self.attempt.folder.parent, wake):
+            while not self.over.is_set():
                 wake.clear()
                 begun = self._begun()
-                if begun is not None:
-                    self.attempt = begun
-                    end = await until_end(watcher, begun, started=self._started, dying=self._dying)
-                    if end.started:
-                        self._ended(end)
-                        return
-                elif self._directory.settings.exists():
-                    there = True
-                elif there:
-                    self._ended(End(None, started=False))
-                    return
                 if begun is None:
                     await wake.wait()
+                    continue
+                self.attempt = begun
+                end = await until_end(watcher, begun, started=self._started, dying=self._dying)
+                if end.started:
+                    self._ended(end)
+
+    def give_up(self) -> None:
+        """It will never come."""
+        self._ended(End(None, started=False))
 
     def _begun(self) -> Attempt | None:
         for generation in range(self._generation, self._generation + _FAILED_STARTS):
@@ -286,7 +282,9 @@ class Sources:
                 source.close()
 
     @asynccontextmanager
-    async def next_run(self, config: EngineConfig, uid: str, generation: int) -> AsyncIterator[Run]:
+    async def next_run(
+        self, config: EngineConfig, uid: str, generation: int
+    ) -> AsyncIterator[NextRun]:
         made = NextRun(config, uid, generation)
         task = asyncio.create_task(made.watch(self._watcher))
         try:

@@ -187,8 +187,9 @@ class _Launch:
             command.append("-t")
         if what.stdin:
             command.append("-i")
-            # conmon closes stdin when *a* client leaves: right for StdinOnce alone.
-            if not what.stdin_once:
+            # conmon closes stdin when *a* client leaves: right for StdinOnce alone, and on a
+            # terminal not even then: Docker lets a client come back to that.
+            if not what.stdin_once or what.tty:
                 command.append("--leave-stdin-open")
         if self._process is not None:
             command += ["-e", "--exec-process-spec", str(self._process)]
