@@ -152,9 +152,11 @@ def _processes(parts: Host, running: set[str]) -> Iterator[str]:
 
 def _network(parts: Host, running: set[str]) -> Iterator[str]:
     found = parts.network.observe()
-    attached = {uid for uid in running if Endpoint.objects.filter(container__uid=uid).exists()}
-    yield from _differ("network record", (record.id for record in found.containers), attached)
-    yield from _differ("veth", range(len(found.veths)), range(len(attached)))
+    places = list(
+        Endpoint.objects.filter(container__uid__in=running).values_list("container__uid", flat=True)
+    )
+    yield from _differ("network record", (record.id for record in found.containers), places)
+    yield from _differ("veth", range(len(found.veths)), range(len(places)))
     yield from _differ("bridge", found.bridges, (network.bridge for network in found.networks))
     ports = Container.objects.filter(uid__in=running, ports__published_port__isnull=False)
     wanted = ports.values_list("uid", "ports__published_port")

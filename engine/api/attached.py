@@ -10,17 +10,22 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from engine.models import Container, Endpoint, Network, Port, VolumeUse
+from engine.services.networks import BUILTIN, builtin_uid, is_default, names_of
 from engine.services.volumes import mountpoint
 
 JSON = dict[str, Any]
 
 
 def endpoint_shape(
-    endpoint: Endpoint | None, network: Network | None, running: bool, names: Iterable[str] = ()
+    endpoint: Endpoint | None,
+    network: Network | None,
+    running: bool,
+    names: Iterable[str] = (),
+    more_aliases: Iterable[str] = (),
 ) -> JSON:
     """One entry of NetworkSettings.Networks; without an endpoint that of `none` or `host`."""
     there = endpoint if running else None
-    aliases = list(endpoint.names) if endpoint is not None else []
+    aliases = [*endpoint.names, *more_aliases] if endpoint is not None else []
     return {
         "IPAMConfig": _asked(endpoint),
         "Links": None,
@@ -36,7 +41,7 @@ def endpoint_shape(
         "IPv6Gateway": "",
         "GlobalIPv6Address": "",
         "GlobalIPv6PrefixLen": 0,
-        "DNSNames": list(dict.fromkeys((*names, *aliases))) or None,
+        "DNSNames": list(names) or None,
     }
 
 
@@ -57,12 +62,19 @@ def _prefix(network: Network | None) -> int:
 def networks_shape(container: Container, endpoints: Iterable[Endpoint]) -> JSON:
     """By network's name; `none` and `host` have an entry too, a shared namespace none."""
     mode = str(container.settings.get("network_mode", ""))
-    if mode in ("none", "host"):
-        return {mode: endpoint_shape(None, None, False)}
     running = container.is_running
+    if mode in BUILTIN:
+        shape = endpoint_shape(None, None, False)
+        uid = builtin_uid(container.namespace_id, mode)
+        return {mode: {**shape, "NetworkID": uid if running else ""}}
     return {
         endpoint.network.name: endpoint_shape(
-            endpoint, endpoint.network, running, (container.name, container.short_id)
+            endpoint,
+            endpoint.network,
+            running,
+            names_of(container, endpoint),
+            # As moby's until 1.44: compose looks for it.
+            () if is_default(endpoint.network) else (container.short_id,),
         )
         for endpoint in endpoints
     }
