@@ -6,7 +6,7 @@ in front of its messages, the number of spaces between columns. A case's own rul
     nowhere       an image that no registry has, in whatever words
     sort          lines in order            uniq          sorted, each once
     sizes         12.3MB is any size        numbers       every number is any number
-    drop RE       lines that match go       keep RE       the others go
+    drop RE       lines that match go       keep RE       the others go (both before the rest)
     s/RE/TEXT/    replaced                  shape         JSON: its keys and their types
     more          (what the other daemon says over and above is allowed)
 """
@@ -60,9 +60,14 @@ class Scrubber:
             text = text.replace(root, "<state>")
         text = _LEGACY.sub("", text.replace("\r\n", "\n"))
         lines = list(_shape(text)) if "shape" in rules else text.splitlines()
+        # Lines nobody looks at take no number from the ids.
+        early = [rule for rule in rules if rule.startswith(("drop ", "keep "))]
+        for rule in early:
+            lines = _apply(rule, lines)
         lines = [self._line(line) for line in lines]
         for rule in rules:
-            lines = _apply(rule, lines)
+            if rule not in early:
+                lines = _apply(rule, lines)
         return "\n".join(lines)
 
     def _line(self, line: str) -> str:

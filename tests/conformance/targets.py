@@ -27,12 +27,10 @@ def given_registry(folder: Path) -> Iterator[RegistryServer]:
     with running_registry(folder) as registry:
         full, small = folder / "full", folder / "small"
         make_rootfs(full)
-        push_image(
-            registry, "library/busybox", layers=[full], config={"Cmd": ["sh"], "Env": [PATH]}
-        )
+        _push(registry, "busybox", full, ["sh"], "2026-02-01T00:00:00Z")
         (full / "etc/alpine-release").write_text("3.20.3\n")
-        shell = {"Cmd": ["/bin/sh"], "Env": [PATH]}
-        push_image(registry, "library/alpine", layers=[full], config=shell)
+        for tag in ("latest", "3.10"):  # docker-py's tests ask for the latter
+            _push(registry, "alpine", full, ["/bin/sh"], "2026-01-01T00:00:00Z", tag)
         for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
             (small / name).mkdir(parents=True)
         (small / "bin/sh").write_bytes(busybox().read_bytes())
