@@ -8,12 +8,13 @@ is put over that here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engine.containers.options import HostOptions
 from engine.errors import InvalidInput
 from engine.network.names import resolv_conf
-from engine.network.spec import Attachment
+from engine.network.spec import Attachment, asked_servers
 from engine.runtime.spec import Mount
 
 _HOST_RESOLV_CONF = Path("/etc/resolv.conf")
@@ -55,7 +56,11 @@ def write_etc(
         "hosts": own
         + _extra_hosts(host.extra_hosts, attachments)
         + ("" if host_network else _own_lines(name, attachments)),
-        "resolv.conf": asked_for(resolver, host),
+        # With a network its gateway is asked, which knows the names there and asks those servers.
+        "resolv.conf": asked_for(
+            resolver,
+            replace(host, dns=()) if attachments and asked_servers(host.dns) else host,
+        ),
     }
     folder.mkdir(exist_ok=True, mode=0o755)
     for file, text in texts.items():

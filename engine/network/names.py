@@ -98,7 +98,8 @@ class Names:
         lines = [line for line in self._lines(network) if not _of(line, container_id)]
         if attachment.names:
             names = ",".join(dict.fromkeys(attachment.names))
-            lines.append(f"{container_id} {attachment.address}  {names}")
+            servers = f" {','.join(attachment.dns)}" if attachment.dns else ""
+            lines.append(f"{container_id} {attachment.address}  {names}{servers}")
         self._write(network, lines)
 
     def drop(self, container_id: str, network: NetworkSpec) -> None:

@@ -7,9 +7,9 @@ reaches nftables and aardvark-dns as text is known to be harmless (security case
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, ip_address
 from typing import Any, Literal, get_args
 
 from engine.errors import InvalidInput
@@ -84,7 +84,8 @@ class Attachment:
 
     `names` are what the network's other containers resolve to `address`: the container's name,
     its aliases and its short id, in that order (the first is the answer to a reverse lookup).
-    `gateway`: whether the container's default route may lead there; the first one's does.
+    `gateway`: whether the container's default route may lead there; the first one's does. `dns`:
+    who is asked for names that are none of the network's, instead of the host's servers.
     """
 
     network: NetworkSpec
@@ -93,6 +94,7 @@ class Attachment:
     interface: str = "eth0"
     names: tuple[str, ...] = ()
     gateway: bool = True
+    dns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require(_MAC.fullmatch(self.mac), "mac address", self.mac)
@@ -103,6 +105,8 @@ class Attachment:
             )
         for name in self.names:
             _require(is_resolvable(name), "name to resolve", name)
+        for server in self.dns:
+            _require(_is_address(server), "dns server", server)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -112,6 +116,7 @@ class Attachment:
             "interface": self.interface,
             "names": list(self.names),
             "gateway": self.gateway,
+            "dns": list(self.dns),
         }
 
     @classmethod
@@ -123,6 +128,7 @@ class Attachment:
             mac=data["mac"],
             interface=data["interface"],
             names=tuple(data["names"]),
+            dns=tuple(data.get("dns", ())),
             gateway=bool(data.get("gateway", True)),
         )
 
@@ -175,6 +181,20 @@ class PublishedPort:
             container_port=int(data["container_port"]),
             protocol=data["protocol"],
         )
+
+
+def asked_servers(wanted: Iterable[str]) -> tuple[str, ...]:
+    """Those of a container's `--dns` that its network's server may ask for it: not the loopback,
+    which would be the host's then and not the container's."""
+    return tuple(text for text in wanted if not ip_address(text).is_loopback)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def is_resolvable(name: str) -> bool:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 
-from engine.network.names import resolv_conf
-from engine.network.spec import NetworkSpec
+from engine.network.names import Names, resolv_conf
+from engine.network.spec import Attachment, NetworkSpec, asked_servers
 
 OPEN = NetworkSpec("n1", "one", IPv4Network("10.64.0.0/24"), IPv4Address("10.64.0.1"), "qs-a")
 INNER = NetworkSpec(
@@ -36,3 +37,14 @@ def test_without_networks_servers_on_the_hosts_loopback_go() -> None:
     assert "127.0.0.53" not in text
     assert "::1" not in text
     assert "nameserver 192.0.2.53\n" in text
+
+
+def test_a_containers_own_servers_are_asked_by_its_networks(tmp_path: Path) -> None:
+    names = Names(tmp_path)
+    servers = asked_servers(("9.9.9.9", "127.0.0.53", "::1"))
+    assert servers == ("9.9.9.9",)  # the loopback would be the host's
+    address, mac = IPv4Address("10.64.0.2"), "02:42:0a:40:00:02"
+    names.put("c" * 64, Attachment(OPEN, address, mac, names=("web",), dns=servers))
+    assert (tmp_path / "zones/open/n1").read_text().splitlines()[1:] == [
+        f"{'c' * 64} 10.64.0.2  web 9.9.9.9"
+    ]

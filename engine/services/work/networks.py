@@ -22,7 +22,7 @@ from engine.containers.options import EndpointSettings
 from engine.errors import Forbidden, InvalidInput, NotFound, PolicyDenied
 from engine.events import Kind
 from engine.models import Container, Endpoint, Network, Operation, Port
-from engine.network.spec import Attachment, NetworkSpec, PublishedPort
+from engine.network.spec import Attachment, NetworkSpec, PublishedPort, asked_servers
 from engine.services import addresses, namespaces, networks
 from engine.services.work.host import host
 
@@ -182,6 +182,7 @@ def _attachment(
         interface=interface,
         names=networks.names_of(container, endpoint),
         gateway=gateway,
+        dns=asked_servers((container.settings.get("host") or {}).get("dns", ())),
     )
 
 
