@@ -30,6 +30,7 @@ from django.utils import timezone
 from engine.api import (
     archive,
     attach,
+    bounds,
     build,
     containers,
     create,
@@ -63,7 +64,6 @@ logger = logging.getLogger(__name__)
 API_VERSION = (1, 47)
 MIN_VERSION = (1, 24)
 MAX_HEADER = 64 * 1024
-MAX_CONNECTIONS = 4096
 _VERSION = re.compile(r"/v(\d+)\.(\d+)(/.*)")
 _UCRED = struct.Struct("3i")
 _GROUP = "QUAYSIDE_SOCKET_GROUP"
@@ -116,20 +116,36 @@ async def serve(config: EngineConfig, stop: asyncio.Event) -> None:
         max_field_size=MAX_HEADER,
         auto_decompress=False,
         tcp_keepalive=True,
+        keepalive_timeout=bounds.IDLE_SECONDS,
         # A client that goes ends what was done for it alone: a wait, a follower.
         handler_cancellation=True,
     )
     await runner.setup()
+    assert runner.server is not None
+    door = bounds.Door(runner.server, bounds.raise_files())
+    loop = asyncio.get_running_loop()
     path = socket_path(config)
+    servers: list[asyncio.Server] = []
     try:
-        await web.SockSite(runner, _listen(path), backlog=1024).start()
+        servers.append(await loop.create_unix_server(door, sock=_listen(path), backlog=1024))
         address = os.environ.get("QUAYSIDE_API_ADDRESS", "")
         if address:
             host, port, context = _tls(address)
-            await web.TCPSite(runner, host, port, ssl_context=context, backlog=1024).start()
+            servers.append(
+                await loop.create_server(
+                    door,
+                    host,
+                    port,
+                    ssl=context,
+                    ssl_handshake_timeout=bounds.HANDSHAKE_SECONDS,
+                    backlog=1024,
+                )
+            )
         await stop.wait()
     finally:
         path.unlink(missing_ok=True)
+        for server in servers:
+            server.close()
         await runner.cleanup()
         bell.close()
 
