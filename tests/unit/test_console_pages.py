@@ -155,7 +155,7 @@ def test_removal_asks_once_and_names_what_goes(site: Site) -> None:
     assert "<html" not in dialog
     assert not Operation.objects.exists()
     site.client.post(f"{site.base}containers/remove/", {"id": web.pk})
-    assert Operation.objects.get().args == {"force": True, "name": "web"}
+    assert Operation.objects.get().args == {"force": True, "name": "web", "volumes": True}
 
 
 def run(site: Site, **fields: Any) -> Any:
