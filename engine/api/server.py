@@ -191,8 +191,9 @@ def _bound(
     config: EngineConfig, handler: Handler
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def call(request: web.Request) -> web.StreamResponse:
-        version = _version(request.match_info.get("version"))
+        # Who is not let in hears that, and not that a version is too new for us.
         namespace, actor = await _caller(request)
+        version = _version(request.match_info.get("version"))
         return await handler(Call(request, config, namespace, actor, version))
 
     return call
