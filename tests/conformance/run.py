@@ -39,6 +39,8 @@ class Target:
     registry: str
     inside: tuple[str, ...] = ()
     roots: tuple[str, ...] = ()
+    pids: tuple[int, ...] = ()
+    """Of the processes all of its own descend from."""
 
     def environment(self) -> dict[str, str]:
         """The CLI's: classic builder, a configuration folder of its own, plain output."""

@@ -29,8 +29,13 @@ def given_registry(folder: Path) -> Iterator[RegistryServer]:
         make_rootfs(full)
         _push(registry, "busybox", full, ["sh"], "2026-02-01T00:00:00Z")
         (full / "etc/alpine-release").write_text("3.20.3\n")
-        for tag in ("latest", "3.10"):  # docker-py's tests ask for the latter
-            _push(registry, "alpine", full, ["/bin/sh"], "2026-01-01T00:00:00Z", tag)
+        _push(registry, "alpine", full, ["/bin/sh"], "2026-01-01T00:00:00Z")
+        # docker-py's tests ask for this one, for its folder and its user.
+        (full / "etc/alpine-release").write_text("3.10.9\n")
+        (full / "var/opt").mkdir()
+        with (full / "etc/passwd").open("a") as file:
+            file.write("postgres:x:70:70::/var/lib/postgresql:/bin/sh\n")
+        _push(registry, "alpine", full, ["/bin/sh"], "2025-12-01T00:00:00Z", "3.10")
         for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
             (small / name).mkdir(parents=True)
         (small / "bin/sh").write_bytes(busybox().read_bytes())
@@ -66,6 +71,7 @@ def dockerd_target(folder: Path, registry: RegistryServer) -> Iterator[Target]:
             registry.address,
             dockerd.inside(),
             (str(dockerd.data), str(state)),
+            (dockerd.pid,),
         )
         _prepare(target)
         yield target
@@ -88,7 +94,8 @@ def quayside_target(folder: Path, registry: RegistryServer) -> Iterator[Target]:
 def site_target(site: Site, folder: Path, registry: RegistryServer) -> Target:
     host = f"unix://{site.home}/run/docker.sock"
     folder = folder / "quayside-cases"
-    return Target("quayside", host, folder, registry.address, roots=(str(site.home),))
+    pids = (site.process.pid,) if site.process else ()
+    return Target("quayside", host, folder, registry.address, (), (str(site.home),), pids)
 
 
 def _prepare(target: Target) -> None:
