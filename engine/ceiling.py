@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any, TypeVar
@@ -63,14 +64,7 @@ class Ceiling:
                 f"{path} may be written by others than root",
                 hint=f"chown root {path} && chmod 644 {path}",
             )
-        try:
-            raw = json.loads(path.read_text())
-            unknown = set(raw) - set(_READERS)
-            if unknown:
-                raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
-            return cls(**{key: _READERS[key](key, value) for key, value in raw.items()})
-        except (ValueError, TypeError, AttributeError) as error:
-            raise EngineError(f"{path} cannot be read: {error}", hint="see SECURITY.md") from error
+        return _read(path, (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size))
 
     def to_json(self) -> dict[str, object]:
         """As the file has it."""
@@ -162,6 +156,19 @@ def _within(address: str, network: IPv4Network) -> bool:
     if address == "0.0.0.0":
         return network.prefixlen == 0
     return IPv4Address(address) in network
+
+
+@lru_cache(maxsize=8)
+def _read(path: Path, stamp: tuple[int, ...]) -> Ceiling:
+    """Once for each state of the file: every start asks several times."""
+    try:
+        raw = json.loads(path.read_text())
+        unknown = set(raw) - set(_READERS)
+        if unknown:
+            raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
+        return Ceiling(**{key: _READERS[key](key, value) for key, value in raw.items()})
+    except (ValueError, TypeError, AttributeError) as error:
+        raise EngineError(f"{path} cannot be read: {error}", hint="see SECURITY.md") from error
 
 
 def _below(path: str, folder: str) -> bool:

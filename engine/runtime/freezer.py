@@ -60,8 +60,10 @@ def _set(path: str, *, frozen: bool) -> None:
             done = _set_v1(v1, "FROZEN" if frozen else "THAWED", deadline)
         elif v2 is not None:
             done = _set_v2(v2, "1" if frozen else "0", deadline)
-        else:
+        elif frozen:
             raise EngineError("this machine has no freezer", hint="mount the cgroup freezer")
+        else:
+            return
     except FileNotFoundError as error:
         if frozen:
             raise EngineError(f"no cgroup {path}", path=path) from error

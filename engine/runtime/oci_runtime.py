@@ -139,7 +139,7 @@ class OCIRuntime:
         """
         path = self.cgroup(id)
         cgroups.kill(path)
-        if freezer.is_frozen(path):
+        if not cgroups.wait_empty(path, 0):
             freezer.thaw(path)  # v1: what is frozen does not even die
         if not cgroups.wait_empty(path, timeout):
             raise EngineError(f"processes of {id} do not die", id=id)
