@@ -39,6 +39,7 @@ class NetworkRow:
     """`users` are (name, is running) of the containers on it, the first few."""
 
     network: Network
+    driver: str
     base: str
     fixed: bool
     users: tuple[tuple[str, bool], ...]
@@ -71,6 +72,7 @@ def _row(
 ) -> NetworkRow:
     return NetworkRow(
         network=network,
+        driver=service.DRIVER,
         base=_address(request, network),
         fixed=service.is_default(network),
         users=tuple(users[:_SHOWN_USERS]),

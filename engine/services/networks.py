@@ -525,7 +525,13 @@ def _bridge(taken: set[str]) -> str:
 
 def names_of(container: Container, endpoint: Endpoint) -> tuple[str, ...]:
     """What the container is called on a network: its name, its aliases, its short id and its host
-    name, as far as a resolver would ask for them."""
-    hostname = str(container.settings.get("hostname", ""))
-    wanted = (container.name, *endpoint.names, container.short_id, hostname)
-    return tuple(dict.fromkeys(name for name in wanted if is_resolvable(name)))
+    name. A container may be called what no resolver asks for (`web-`, 64 letters): as with Docker
+    it then goes without. Aliases were looked at when they were asked for."""
+    name, hostname = container.name, str(container.settings.get("hostname", ""))
+    wanted = (
+        name if is_resolvable(name) else "",
+        *endpoint.names,
+        container.short_id,
+        hostname if is_resolvable(hostname) else "",
+    )
+    return tuple(dict.fromkeys(filter(None, wanted)))
