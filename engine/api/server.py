@@ -45,6 +45,7 @@ from engine.api import (
     networks,
     pulls,
     registries,
+    swarm,
     system,
     transfers,
     usage,
@@ -90,6 +91,7 @@ TABLES: tuple[Routes, ...] = (
     events.routes,
     usage.routes,
     info.routes,
+    swarm.routes,
 )
 
 
