@@ -32,6 +32,9 @@ _OUT = """
     models_nodes_test models_services_test models_swarm_test
 """
 
+# What the tests ask of the host, and an administrator would have to allow.
+_CEILING = {"bind_paths": ["/tmp"], "host_namespaces": True, "network_subnets": ["0.0.0.0/0"]}
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="script/docker-py", description=__doc__)
@@ -41,8 +44,12 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qp-")))
         registry = stack.enter_context(given_registry(folder))
-        start = dockerd_target if options.dockerd else quayside_target
-        target = stack.enter_context(start(folder, registry))
+        daemon = (
+            dockerd_target(folder, registry)
+            if options.dockerd
+            else quayside_target(folder, registry, _CEILING)
+        )
+        target = stack.enter_context(daemon)
         stack.enter_context(default_socket(Path(target.host.removeprefix("unix://"))))
         report = folder / "report.xml"
         run(options.cache, target, report, rest)

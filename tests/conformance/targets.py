@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,15 +78,17 @@ def dockerd_target(folder: Path, registry: RegistryServer) -> Iterator[Target]:
 
 
 @contextmanager
-def quayside_target(folder: Path, registry: RegistryServer) -> Iterator[Target]:
+def quayside_target(
+    folder: Path, registry: RegistryServer, ceiling: Mapping[str, object] | None = None
+) -> Iterator[Target]:
+    """By default what a case binds lies in its own folder; what is not there is asked for too."""
     with running_site(
         QUAYSIDE_REGISTRY_MIRRORS=f"docker.io={registry.url}",
         QUAYSIDE_INSECURE_REGISTRIES=f"{registry.address},127.0.0.1:1",
     ) as site:
         target = site_target(site, folder, registry)
-        # What a case binds lies in its own folder; what is not there is asked for too.
-        ceiling = {"bind_paths": [str(folder), "/nosuch"]}
-        (site.home / "ceiling.json").write_text(json.dumps(ceiling))
+        allowed = ceiling or {"bind_paths": [str(folder), "/nosuch"]}
+        (site.home / "ceiling.json").write_text(json.dumps(allowed))
         _prepare(target)
         yield target
 
