@@ -167,7 +167,7 @@ class BoxSite:
 @pytest.fixture(scope="session")
 def running_box_site() -> Iterator[BoxSite]:
     """One for the whole run."""
-    with running_site() as site:
+    with running_site(QUAYSIDE_INSECURE_REGISTRIES="127.0.0.0/8") as site:
         made = BoxSite(site)
         try:
             yield made

@@ -78,10 +78,10 @@ def collect(namespace: Namespace, removal: Removal, actor: str, name: str) -> Op
 
 
 def delete_all(image: Image) -> Removal:
-    """The image and all its names, whatever stands in the way but running containers."""
+    """The image and all its names, whatever was made from it: what that needs stays."""
     removal = Removal()
     with transaction.atomic():
-        _delete(image, removal, force=True, prune=False, quiet=False, names=False)
+        _drop_all(image, removal)
     return removal
 
 
@@ -202,14 +202,18 @@ def _cannot(image: Image, how: str, why: str, user: Container | None = None) -> 
     return ImageConflict(f"conflict: unable to delete {image.short_id} ({how}) - {why}", **context)
 
 
-def _delete(
-    image: Image, removal: Removal, *, force: bool, prune: bool, quiet: bool, names: bool = True
-) -> None:
-    if conflict := _conflict(image, force=force, referenced=names):
+def _delete(image: Image, removal: Removal, *, force: bool, prune: bool, quiet: bool) -> None:
+    if conflict := _conflict(image, force=force):
         if quiet and (conflict.context or not is_dangling(image)):
             return
         raise conflict
     parent = parent_of(image)
+    _drop_all(image, removal)
+    if prune and parent is not None:
+        _delete(parent, removal, force=False, prune=True, quiet=True)
+
+
+def _drop_all(image: Image, removal: Removal) -> None:
     for tag in _names(image):
         _drop(image, tag, removal)
     key, digest = image.pk, image.digest
@@ -218,5 +222,3 @@ def _delete(
     removal.released += content_of(image)
     image.delete()
     publish.changed(image.namespace_id, Kind.IMAGE, key)
-    if prune and parent is not None:
-        _delete(parent, removal, force=False, prune=True, quiet=True)

@@ -1,0 +1,315 @@
+"""docker's own client and images: pull, list, inspect, history, tag, remove, save, load, import,
+commit, push, prune, login, system df; with a real registry on the other side."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.box_site import BoxSite
+from tests.engine_api import EngineApi, dial
+from tests.registry import (
+    PASSWORD,
+    USER,
+    PushedImage,
+    RegistryServer,
+    push_image,
+    running_registry,
+    tar_of,
+)
+from tests.registry_faults import faulty_registry
+from tests.rootfs import make_rootfs
+
+
+@dataclass
+class Docker:
+    socket: Path
+    config: Path
+
+    def __call__(self, *words: str, stdin: bytes = b"", fails: bool = False) -> str:
+        """stdout, or stderr where it must fail."""
+        done = subprocess.run(
+            ["docker", *words],
+            env={
+                **os.environ,
+                "DOCKER_HOST": f"unix://{self.socket}",
+                "DOCKER_CONFIG": str(self.config),
+            },
+            input=stdin,
+            capture_output=True,
+        )
+        assert (done.returncode != 0) is fails, (words, done.stdout, done.stderr)
+        return (done.stderr if fails else done.stdout).decode()
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self(*words, "--format", "json"))
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
+    with running_registry(tmp_path_factory.mktemp("registry")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def base(registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory) -> PushedImage:
+    root = tmp_path_factory.mktemp("root")
+    make_rootfs(root)
+    return push_image(
+        registry,
+        "lib/base",
+        layers=[root, tar_of({"x": b"1234"})],
+        config={"Cmd": ["sh"], "Env": ["PATH=/bin"], "Labels": {"kind": "base"}},
+        index=True,
+    )
+
+
+@pytest.fixture
+def docker(running_box_site: BoxSite, tmp_path: Path) -> Iterator[Docker]:
+    """At the end only `box` is left."""
+    site = running_box_site
+    yield Docker(site.site.home / "run/docker.sock", tmp_path / "config")
+    site.remove_all()
+    site.call(
+        """
+        from engine.services.images import image_remove
+        for made in Image.objects.exclude(tags__repository="docker.io/library/box"):
+            done(image_remove(made, "user:1", force=True))
+        """
+    )
+    assert not list((site.site.home / "incoming").glob("*"))
+    assert not list((site.site.home / "run/auth").glob("*"))
+
+
+@pytest.fixture
+def name(docker: Docker, registry: RegistryServer, base: PushedImage) -> str:
+    """The base image, pulled."""
+    name = f"{registry.address}/lib/base"
+    docker("pull", "-q", name)
+    return name
+
+
+def test_pull_as_docker_says_it(
+    docker: Docker, registry: RegistryServer, base: PushedImage
+) -> None:
+    name = f"{registry.address}/lib/base"
+    lines = docker("pull", name).splitlines()
+    first, second = (digest.removeprefix("sha256:")[:12] for digest in base.layers)
+    assert lines[:2] == ["Using default tag: latest", "latest: Pulling from lib/base"]
+    assert sorted(lines[2:-3]) == sorted(
+        f"{layer}: {text}"
+        for layer in (first, second)
+        for text in (
+            "Pulling fs layer",
+            "Verifying Checksum",
+            "Download complete",
+            "Pull complete",
+        )
+    )
+    assert lines[-3:] == [
+        f"Digest: {base.top}",
+        f"Status: Downloaded newer image for {name}:latest",
+        f"{name}:latest",
+    ]
+    again = docker("pull", name)
+    assert f"{first}: Already exists" in again
+    assert f"Status: Image is up to date for {name}:latest" in again
+    assert f"{name}@{base.top}" in docker("pull", f"{name}@{base.top}")
+    assert docker("pull", f"{name}:nope", fails=True).strip() == (
+        f"Error response from daemon: manifest for {name}:nope not found:"
+        " manifest unknown: manifest unknown"
+    )
+    assert "invalid reference format" in docker("pull", "lib/A", fails=True)
+    missing = docker("pull", "--platform", "linux/mips64le", name, fails=True)
+    assert "no matching manifest for linux/mips64le in the manifest list" in missing
+
+
+def test_list_inspect_history_and_tags(docker: Docker, name: str, base: PushedImage) -> None:
+    (image,) = json.loads(docker("inspect", name))
+    assert (image["Id"], image["RepoTags"]) == (base.config, [f"{name}:latest"])
+    assert image["RepoDigests"] == [f"{name}@{base.top}"]
+    assert image["RootFS"] == {"Type": "layers", "Layers": list(base.diff_ids)}
+    assert image["Config"]["Cmd"] == ["sh"]
+    assert image["Size"] > 1_000_000
+    assert Path(image["GraphDriver"]["Data"]["UpperDir"]).is_dir()
+    history = docker("history", "--no-trunc", "--format", "{{.ID}} {{.CreatedBy}} {{.Size}}", name)
+    assert history.splitlines()[0] == f"{base.config} layer 1 4B"
+    assert history.splitlines()[1].startswith("<missing> layer 0 ")
+    docker("tag", name, "mine/app:2")
+    docker("tag", base.config[7:19], "mine/app:3")
+    listed = docker("images", "--format", "{{.Repository}}:{{.Tag}}", "mine/*")
+    assert listed.split() == ["mine/app:2", "mine/app:3"]
+    for filters, count in (
+        ("label=kind=base", 3),
+        ("label=kind=other", 0),
+        ("dangling=true", 0),
+        ("before=mine/app:2", 0),
+        ("until=24h", 3),
+    ):
+        found = docker("images", "-q", "--filter", filters)
+        assert found.split().count(base.config[7:19]) == count, filters
+    assert "Invalid filter 'zz'" in docker("images", "--filter", "zz=1", fails=True)
+    assert docker("rmi", "mine/app:2") == "Untagged: mine/app:2\n"
+    assert docker("rmi", "nope", fails=True).strip() == (
+        "Error response from daemon: No such image: nope:latest"
+    )
+    gone = docker("rmi", "-f", base.config[7:19]).splitlines()
+    assert gone[-3:] == [
+        f"Deleted: {base.config}",
+        *(line for line in gone[-2:] if line.startswith("Deleted: sha256:")),
+    ]
+
+
+def test_save_load_and_import(docker: Docker, name: str, base: PushedImage, tmp_path: Path) -> None:
+    docker("tag", name, "kept:1")
+    archive = tmp_path / "saved.tar"
+    docker("save", "-o", str(archive), "kept:1", base.config[7:19])
+    docker("rmi", "-f", base.config)
+    assert docker("load", "-i", str(archive)) == "Loaded image: kept:1\n"
+    (image,) = json.loads(docker("inspect", "kept:1"))
+    assert (image["Id"], image["RepoDigests"]) == (base.config, [])
+    assert docker("load", "-q", stdin=archive.read_bytes()) == "Loaded image: kept:1\n"
+    assert "neither manifest.json" in docker("load", stdin=tar_of({"a": b"b"}), fails=True)
+    assert "No such image: nope" in docker("save", "nope", fails=True)
+    made = docker(
+        *("import", "-c", 'CMD ["/x"]', "-c", "ENV A=b", "-m", "from a tar", "-", "from/tar:1"),
+        stdin=tar_of({"x": b"#!"}),
+    )
+    (image,) = json.loads(docker("inspect", "from/tar:1"))
+    assert (image["Id"], image["Comment"]) == (made.strip(), "from a tar")
+    assert (image["Config"]["Cmd"], image["Config"]["Env"]) == (["/x"], ["A=b"])
+    refused = docker("import", "-c", "RUN x", "-", stdin=tar_of({"x": b""}), fails=True)
+    assert "run is not a valid change command" in refused
+    assert "is not supported" in docker("import", "http://127.0.0.1/x.tar", fails=True)
+
+
+def test_commit_keeps_what_a_container_changed(docker: Docker, name: str) -> None:
+    docker("run", "--name", "c1", "-e", "A=1", name, "sh", "-c", "echo hi >/hello; rm /bin/ls")
+    docker("commit", "-m", "why", "-a", "who", "-c", 'CMD ["cat", "/hello"]', "c1", "made:1")
+    assert docker("run", "--rm", "made:1") == "hi\n"
+    assert docker("run", "--rm", "made:1", "sh", "-c", "ls /bin/ls || echo gone $A") == "gone 1\n"
+    (image,) = json.loads(docker("inspect", "made:1"))
+    (parent,) = json.loads(docker("inspect", name))
+    assert (image["Parent"], image["Comment"], image["Author"]) == (parent["Id"], "why", "who")
+    assert image["RootFS"]["Layers"][:2] == parent["RootFS"]["Layers"]
+    refused = docker("rmi", name, fails=True)
+    assert f'unable to remove repository reference "{name}" (must force)' in refused
+    docker("rm", "c1")
+    assert f"Untagged: {name}:latest" in docker("rmi", name)
+    assert f"Deleted: {parent['Id']}" in docker("rmi", "made:1")
+
+
+def test_a_running_container_goes_on_after_its_commit(docker: Docker, name: str) -> None:
+    docker("run", "-d", "--name", "c2", name, "sh", "-c", "while :; do echo x >>/f; done")
+    docker("commit", "c2", "made:2")
+    assert docker("inspect", "-f", "{{.State.Status}}", "c2") == "running\n"
+    before = docker("exec", "c2", "wc", "-l", "/f")
+    time.sleep(0.05)
+    assert docker("exec", "c2", "wc", "-l", "/f") != before
+    refused = docker("rmi", "-f", docker("inspect", "-f", "{{.Image}}", "c2").strip(), fails=True)
+    assert "cannot be forced" in refused
+
+
+def test_push_and_its_digest(docker: Docker, name: str, registry: RegistryServer) -> None:
+    target = f"{registry.address}/mine/app:7"
+    docker("tag", name, target)
+    lines = docker("push", target).splitlines()
+    assert lines[0] == f"The push refers to repository [{registry.address}/mine/app]"
+    assert sum(line.endswith("Mounted from lib/base") for line in lines) == 2
+    assert lines[-1].startswith("7: digest: sha256:")
+    digest = lines[-1].split()[2]
+    assert f"{registry.address}/mine/app@{digest}" in docker(
+        "inspect", "-f", "{{json .RepoDigests}}", target
+    )
+    assert "Layer already exists" in docker("push", "-a", f"{registry.address}/mine/app")
+    assert "An image does not exist locally with the tag: nope" in docker(
+        "push", "nope", fails=True
+    )
+
+
+def test_sign_in_goes_along_and_is_not_kept(
+    docker: Docker, name: str, tmp_path: Path, running_box_site: BoxSite
+) -> None:
+    with running_registry(tmp_path, "token", anonymous=()) as private:
+        target = f"{private.address}/me/secret"
+        docker("tag", name, target)
+        refused = docker("push", target, fails=True)
+        assert "denied: " in refused or "unauthorized: " in refused
+        wrong = ("login", "-u", USER, "-p", "wrong", private.address)
+        assert "unauthorized: " in docker(*wrong, fails=True)
+        assert "Login Succeeded" in docker("login", "-u", USER, "-p", PASSWORD, private.address)
+        docker("push", target)
+        docker("rmi", target)
+        docker("pull", target)
+        docker("logout", private.address)
+        assert f"pull access denied for {target}, repository does not exist" in docker(
+            "pull", target, fails=True
+        )
+        dump = running_box_site.call("result = str(list(Operation.objects.values()))")
+        assert PASSWORD not in dump
+
+
+def test_prune_and_disk_usage(docker: Docker, name: str) -> None:
+    docker("import", "-", "one:1", stdin=tar_of({"a": b"x" * 5000}))
+    docker("import", "-", "one:1", stdin=tar_of({"b": b"x" * 5000}))
+    usage = [json.loads(line) for line in docker("system", "df", "--format", "json").splitlines()]
+    images = next(one for one in usage if one["Type"] == "Images")
+    assert (images["TotalCount"], images["Active"]) == ("4", "0")
+    assert "Total reclaimed space: 5kB" in docker("image", "prune", "-f")
+    docker("run", "--name", "c1", name, "true")
+    pruned = docker("image", "prune", "-af", "--filter", "label!=kind")
+    assert "untagged: one:1" in pruned
+    assert name not in pruned
+    assert name in docker("images", "--format", "{{.Repository}}")
+
+
+def test_a_client_that_leaves_cancels_its_pull(
+    docker: Docker, registry: RegistryServer, running_box_site: BoxSite
+) -> None:
+    big = tar_of({"big": os.urandom(8 << 20)})
+    pushed = push_image(registry, "lib/slow", layers=[big])
+    with faulty_registry(registry.address) as slow:
+        slow.rule("/blobs/" + pushed.layers[0], rate=100_000)
+        path = f"/v1.47/images/create?fromImage={slow.address}/lib/slow&tag=latest"
+        connection = dial(EngineApi.of(running_box_site).path)
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+        running_box_site.call(
+            """
+            while not Operation.objects.open().filter(kind="image.pull", state="running"):
+                time.sleep(0.02)
+            """
+        )
+        connection.close()
+        state = running_box_site.call(
+            """
+            pull = Operation.objects.filter(kind="image.pull").latest("pk")
+            deadline = time.monotonic() + 10
+            while pull.is_open and time.monotonic() < deadline:
+                time.sleep(0.02)
+                pull.refresh_from_db()
+            result = pull.state
+            """
+        )
+        assert state == "cancelled"
+
+
+def test_a_body_that_breaks_off_leaves_nothing(docker: Docker, running_box_site: BoxSite) -> None:
+    connection = dial(EngineApi.of(running_box_site).path)
+    head = "POST /v1.47/images/load HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n"
+    connection.sendall(head.encode() + b"x" * 1000)
+    incoming = running_box_site.site.home / "incoming"
+    deadline = time.monotonic() + 10
+    while not list(incoming.glob("*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    connection.close()
+    while list(incoming.glob("*")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not list(incoming.glob("*"))
