@@ -15,6 +15,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from itertools import chain
 
 from engine.containers.options import HostOptions, Limits
+from engine.containers.rotation import limits_of
 from engine.containers.security import security
 from engine.containers.settings import ContainerSettings
 from engine.errors import InvalidInput, Unsupported
@@ -213,6 +214,7 @@ def _check_log(host: HostOptions) -> None:
     for option in host.log.options:
         if option not in known:
             raise InvalidInput(f"unknown log opt '{option}' for {driver} log driver", field="log")
+    limits_of(host.log)
 
 
 def _check_numbers(host: HostOptions) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from engine.ceiling import Ceiling
 from engine.containers import checks, policy
+from engine.containers.logs import DEFAULT_LIMITS
+from engine.containers.logs import Limits as LogLimits
 from engine.containers.options import (
     Device,
     HostOptions,
@@ -22,6 +24,7 @@ from engine.containers.options import (
     RestartPolicy,
     Ulimit,
 )
+from engine.containers.rotation import limits_of
 from engine.containers.security import Security, security
 from engine.containers.settings import ContainerSettings
 from engine.containers.top import read
@@ -79,6 +82,8 @@ def limited(**limits: Any) -> HostOptions:
         (HostOptions(pid_mode="container:"), "invalid PID mode"),
         (HostOptions(log=LogConfig("nonsense")), "no log driver named 'nonsense' is registered"),
         (HostOptions(log=LogConfig("none", {"max-size": "1"})), "unknown log opt 'max-size'"),
+        (HostOptions(log=LogConfig(options={"max-size": "big"})), "invalid size: 'big'"),
+        (HostOptions(log=LogConfig(options={"max-file": "0"})), "max-file cannot be less than 1"),
         (HostOptions(dns=("example.test",)), "bad nameserver address"),
         (HostOptions(extra_hosts=("a",)), 'bad format for add-host: "a"'),
         (HostOptions(extra_hosts=("a:b",)), 'invalid IP address in add-host: "b"'),
@@ -108,6 +113,12 @@ def test_moby_says_what_is_wrong(host: HostOptions, words: str) -> None:
 def test_what_is_not_there_is_told(host: HostOptions) -> None:
     with pytest.raises(Unsupported):
         checks.check(settings(host))
+
+
+def test_how_much_of_a_log_is_kept() -> None:
+    assert limits_of(LogConfig()) == DEFAULT_LIMITS
+    asked = LogConfig("local", {"max-size": "1.5m", "max-file": "3"})
+    assert limits_of(asked) == LogLimits(3 * MIB // 2, 3)
 
 
 def test_checks_of_the_container_itself() -> None:
