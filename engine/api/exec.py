@@ -28,6 +28,7 @@ from engine.ceiling import Ceiling
 from engine.containers.exec import Exec, ExecRequest, Execs
 from engine.errors import Conflict, InvalidInput, PolicyDenied, QuaysideError, WrongState
 from engine.models import Container
+from engine.runtime import cgroups
 from engine.services.containers import find_container
 from engine.services.orm import orm
 from engine.services.work.host import host
@@ -41,6 +42,7 @@ _T = TypeVar("_T")
 
 @routes.post("/containers/{id}/exec")
 async def create(call: Call) -> web.Response:
+    cgroups.expect_moves()  # its start comes next
     body = await call.json()
     command = _texts(body, "Cmd")
     container = await orm(find_container, call.namespace, call.path("id"))
