@@ -79,13 +79,18 @@ async def start(call: Call) -> web.Response:
         operation = await orm(container_start, container, call.actor, _first_size(container))
     except WrongState:
         return web.Response(status=_ALREADY)
+    # To its end also when the client leaves: what cannot start is not left behind.
+    await asyncio.shield(_started(container, operation, call.actor))
+    return web.Response(status=_DONE)
+
+
+async def _started(container: Container, operation: Operation, actor: str) -> None:
     try:
         await ended(operation)
     except OperationFailed as error:
         if container.settings.get("auto_remove"):
-            await asyncio.shield(_remove_after(container, call.actor))
+            await _remove_after(container, actor)
         raise in_runcs_words(error) from error
-    return web.Response(status=_DONE)
 
 
 def _first_size(container: Container) -> tuple[int, int] | None:

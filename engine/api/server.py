@@ -55,6 +55,7 @@ from engine.api import (
 from engine.api.call import Call, Handler, Routes
 from engine.api.changes import changes
 from engine.api.errors import answer, answer_error
+from engine.api.tls import TlsProtocol
 from engine.config import EngineConfig
 from engine.errors import EngineError, InvalidInput, PolicyDenied, QuaysideError
 from engine.models import ApiToken, Namespace
@@ -135,12 +136,7 @@ async def serve(config: EngineConfig, stop: asyncio.Event) -> None:
             host, port, context = _tls(address)
             servers.append(
                 await loop.create_server(
-                    door,
-                    host,
-                    port,
-                    ssl=context,
-                    ssl_handshake_timeout=bounds.HANDSHAKE_SECONDS,
-                    backlog=1024,
+                    lambda: TlsProtocol(context, door), host, port, backlog=1024
                 )
             )
         await stop.wait()

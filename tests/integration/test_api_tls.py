@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -55,7 +56,9 @@ class Far(NamedTuple):
     address: str
     folder: Path
 
-    def docker(self, *words: str, token: str = "") -> subprocess.CompletedProcess[str]:
+    def docker(
+        self, *words: str, token: str = "", text: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         """The CLI, which checks our certificate against the one it was given."""
         headers = {"HttpHeaders": {"X-Quayside-Token": token}} if token else {}
         (self.folder / "config.json").write_text(json.dumps(headers))
@@ -65,6 +68,7 @@ class Far(NamedTuple):
                 *("--tlscert=", "--tlskey=", "-H", f"tcp://{self.address}", *words),
             ],
             env={"PATH": os.environ["PATH"], "DOCKER_CONFIG": str(self.folder)},
+            input=text,
             capture_output=True,
             text=True,
             timeout=30,
@@ -102,6 +106,12 @@ def test_the_cli_gets_in_with_an_administrators_token(far: Far) -> None:
         assert "no valid token" in refused.stderr
     ran = far.docker("run", "--rm", "box", "echo", "over TLS", token=token)
     assert (ran.returncode, ran.stdout) == (0, "over TLS\n"), ran.stderr
+    # The client's half-close of TLS ends the input, and nothing else.
+    body = "".join(f"line {n}\n" for n in range(20_000))
+    counted = far.docker("run", "--rm", "-i", "box", "sha256sum", token=token, text=body)
+    assert counted.stdout.split()[0] == hashlib.sha256(body.encode()).hexdigest(), counted.stderr
+    flood = far.docker("run", "--rm", "box", "seq", "300000", token=token)
+    assert flood.stdout == "".join(f"{n}\n" for n in range(1, 300_001))
     actors = far.site.call(
         'result = list(Operation.objects.values_list("actor", flat=True).distinct())'
     )
