@@ -12,6 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from engine.api.call import Call, Routes, reply
+from engine.api.errors import message_of
 from engine.api.fields import Fields
 from engine.api.host_config import read_host, read_ports
 from engine.api.networks import read_endpoint
@@ -74,6 +75,9 @@ def _create(
             f'"{holder.uid if holder else ""}". You have to remove (or rename) that container to '
             "be able to reuse that name."
         ) from error
+    except NotFound as error:
+        # A 404 tells the CLI that the image is missing: it would pull it and ask again.
+        raise InvalidInput(message_of(error)) from error
 
 
 def _check_platform(image: Image, name: str, platform: str) -> None:

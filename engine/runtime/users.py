@@ -48,9 +48,11 @@ def match_user(text: str, passwd: bytes, group: bytes, group_add: Iterable[str] 
     uid, gid, home, name = _user(user_part, passwd)
     more = {_group(part, group) for part in group_add}
     if separator and group_part:
-        return User(uid, _group(group_part, group), tuple(sorted(more)), home)
-    more |= {number for number, members in _members(group) if name in members}
-    return User(uid, gid, tuple(number for number in sorted(more) if number != gid), home)
+        gid = _group(group_part, group)
+    else:
+        more |= {number for number, members in _members(group) if name in members}
+    # The group itself is one of them too, as in moby since CVE-2022-36109.
+    return User(uid, gid, tuple(sorted(more | {gid})), home)
 
 
 def _user(part: str, passwd: bytes) -> tuple[int, int, str, str]:

@@ -12,17 +12,17 @@ from tests.rootfs import GROUP, PASSWD
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", User(0, 0, (), "/root")),
-        ("root", User(0, 0, (), "/root")),
-        ("app", User(1000, 1000, (29, 50), "/home/app")),
-        ("1000", User(1000, 1000, (29, 50), "/home/app")),
-        ("app:staff", User(1000, 50, (), "/home/app")),
-        ("app:50", User(1000, 50, (), "/home/app")),
-        ("app:777", User(1000, 777, (), "/home/app")),
-        ("4242", User(4242, 0, (), "/")),
-        ("4242:4243", User(4242, 4243, (), "/")),
-        (":staff", User(0, 50, (), "/root")),
-        ("app:", User(1000, 1000, (29, 50), "/home/app")),
+        ("", User(0, 0, (0,), "/root")),
+        ("root", User(0, 0, (0,), "/root")),
+        ("app", User(1000, 1000, (29, 50, 1000), "/home/app")),
+        ("1000", User(1000, 1000, (29, 50, 1000), "/home/app")),
+        ("app:staff", User(1000, 50, (50,), "/home/app")),
+        ("app:50", User(1000, 50, (50,), "/home/app")),
+        ("app:777", User(1000, 777, (777,), "/home/app")),
+        ("4242", User(4242, 0, (0,), "/")),
+        ("4242:4243", User(4242, 4243, (4243,), "/")),
+        (":staff", User(0, 50, (50,), "/root")),
+        ("app:", User(1000, 1000, (29, 50, 1000), "/home/app")),
     ],
 )
 def test_users(text: str, expected: User) -> None:
@@ -36,12 +36,12 @@ def test_unknown_or_impossible(text: str) -> None:
 
 
 def test_no_files_at_all() -> None:
-    assert match_user("", b"", b"") == User(0, 0, (), "/root")
-    assert match_user("7:8", b"", b"") == User(7, 8, (), "/")
+    assert match_user("", b"", b"") == User(0, 0, (0,), "/root")
+    assert match_user("7:8", b"", b"") == User(7, 8, (8,), "/")
     with pytest.raises(InvalidInput):
         match_user("root", b"", b"")
 
 
 def test_broken_lines_are_passed_over() -> None:
     passwd = b"\xff\xfe\nx\n:::\nbad:x:abc:def::\n# app:x:1:1::\napp:x:5:6\n"
-    assert match_user("app", passwd, b"short\napp:x:nope:app\n") == User(5, 6, (), "/")
+    assert match_user("app", passwd, b"short\napp:x:nope:app\n") == User(5, 6, (6,), "/")
