@@ -28,7 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="script/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small amounts: does it work?")
     parser.add_argument("--only", default="", metavar="PATTERN", help="of the measures' names")
-    parser.add_argument("--to", type=Path, default=Path("benchmarks"), help="folder of the results")
+    parser.add_argument("--to", type=Path, help="folder of the results")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="qb-")))
@@ -46,7 +46,9 @@ def main() -> int:
         rows.append(Row("idle memory (PSS)", "MB", *memory, None, 1))
         say(rows[-1].line())
         versions = [engine.version() for engine in engines]
-    if not options.only and (not options.quick or options.to != Path("benchmarks")):
+    if options.to is None and not options.quick and not options.only:
+        options.to = Path("benchmarks")
+    if options.to is not None:
         write_results(options.to, rows, versions)
     return 0
 

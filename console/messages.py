@@ -322,12 +322,12 @@ _BY_TEXT: list[tuple[re.Pattern[str], Promise, Promise | None]] = [
             _("Look at its mode and its first line."),
         ),
         (
-            r"unable to find user (?P<name>.*): no matching entry in .*",
+            r"unable to find user (?P<name>.*): no matching entries in .*",
             _("The image has no user “%(name)s”."),
             _("Add it in the Dockerfile, or give a number."),
         ),
         (
-            r"unable to find group (?P<name>.*): no matching entry in .*",
+            r"unable to find group (?P<name>.*): no matching entries in .*",
             _("The image has no group “%(name)s”."),
             _("Add it in the Dockerfile, or give a number."),
         ),

@@ -64,7 +64,7 @@ def _user(part: str, passwd: bytes) -> tuple[int, int, str, str]:
                 return uid, gid, fields[5] or "/", fields[0]
     if number is None:
         raise InvalidInput(
-            f"unable to find user {part}: no matching entry in the image's /etc/passwd",
+            f"unable to find user {part}: no matching entries in passwd file",
             hint="add the user in the Dockerfile, or give a number",
             field="user",
             name=part,
@@ -81,7 +81,7 @@ def _group(part: str, group: bytes) -> int:
     number = _number(part, "group")
     if number is None:
         raise InvalidInput(
-            f"unable to find group {part}: no matching entry in the image's /etc/group",
+            f"unable to find group {part}: no matching entries in group file",
             hint="add the group in the Dockerfile, or give a number",
             field="user",
             name=part,
