@@ -100,6 +100,12 @@ def _cli() -> str:
     return done.stdout.strip()
 
 
+def _label(row: Row) -> float:
+    """Where its figure is written: behind the mark of what is wanted, if that would cross it."""
+    crossed = row.wanted is not None and row.ratio <= row.wanted < row.ratio + 0.12
+    return row.wanted if crossed and row.wanted is not None else row.ratio
+
+
 def _plot(rows: Sequence[Row]) -> str:
     """A bar a row; the line is Docker's 1.0, a mark what is wanted."""
     height = 40 + _LINE * len(rows)
@@ -124,7 +130,7 @@ def _plot(rows: Sequence[Row]) -> str:
                 f'<rect x="{_LEFT}" y="{y}" width="{at(row.ratio) - _LEFT:.1f}" height="18"'
                 f' fill="{bar}"/>'
             ),
-            f'<text x="{at(row.ratio) + 6:.1f}" y="{y + 13}">{row.ratio:.2f}</text>',
+            f'<text x="{at(_label(row)) + 6:.1f}" y="{y + 13}">{row.ratio:.2f}</text>',
         ]
         if row.wanted is not None:
             body.append(
