@@ -17,7 +17,7 @@ import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -26,30 +26,14 @@ from engine.errors import Conflict, InvalidInput, NetworkFailed
 from engine.network import conntrack, firewall, links, ports, ruleset
 from engine.network.names import Names, Starting, resolv_conf
 from engine.network.nft import Nftables
-from engine.network.records import ContainerRecord, Records
+from engine.network.records import Observed as Observed
+from engine.network.records import Records
 from engine.network.spec import Attachment, NetworkSpec, PortBinding, PublishedPort
 
 logger = logging.getLogger(__name__)
 
 HOST_RESOLV_CONF = Path("/etc/resolv.conf")
 _KINDS = (False, True)  # of name servers: open, internal
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What exists of a home: on record, and in the kernel."""
-
-    networks: tuple[NetworkSpec, ...]
-    containers: tuple[ContainerRecord, ...]
-    bridges: frozenset[str]
-    veths: frozenset[str]
-    published: tuple[tuple[str, PublishedPort, IPv4Address], ...]
-    """(container id, port, address) of each map element."""
-    name_servers: tuple[int, ...]
-    """Pids: the end of one (pidfd) is the time to call `repair`."""
-    table: bool
-    obstacles: tuple[str, ...]
-    """Chains of other people that drop what is forwarded or comes in: worth a warning."""
 
 
 class NetworkManager:

@@ -51,6 +51,23 @@ class ContainerRecord:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What exists of a home: on record, and in the kernel."""
+
+    networks: tuple[NetworkSpec, ...]
+    containers: tuple[ContainerRecord, ...]
+    bridges: frozenset[str]
+    veths: frozenset[str]
+    published: tuple[tuple[str, PublishedPort, IPv4Address], ...]
+    """(container id, port, address) of each map element."""
+    name_servers: tuple[int, ...]
+    """Pids: the end of one (pidfd) is the time to call `repair`."""
+    table: bool
+    obstacles: tuple[str, ...]
+    """Chains of other people that drop what is forwarded or comes in: worth a warning."""
+
+
 class Records:
     """Below `root`: networks/ID.json and containers/ID.json. The caller holds the home's lock."""
 

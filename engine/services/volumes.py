@@ -40,10 +40,12 @@ _MODES = frozenset({"ro", "rw", "z", "Z", ""})
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """`size` in bytes when it was last measured, `at` when that was; None before."""
+    """`size` in bytes when it was last measured, `at` when that was, both None before; `seconds`
+    it took."""
 
     size: int | None
     at: datetime | None
+    seconds: float = 0.0
 
 
 def volume_create(
@@ -159,13 +161,14 @@ def usage(volume: Volume) -> Usage:
     kept: dict[str, Any] = volume.options.get(_USAGE) or {}
     if "size" not in kept:
         return Usage(None, None)
-    return Usage(int(kept["size"]), datetime.fromisoformat(kept["at"]))
+    at = datetime.fromisoformat(kept["at"])
+    return Usage(int(kept["size"]), at, float(kept.get("seconds", 0)))
 
 
-def measured(volume: Volume, size: int) -> None:
-    """Keep a size; tells watchers when it is another."""
+def measured(volume: Volume, size: int, seconds: float = 0.0) -> None:
+    """Keep a size, and how long it took to find; tells watchers when it is another."""
     before = usage(volume).size
-    kept = {"size": size, "at": timezone.now().isoformat()}
+    kept = {"size": size, "at": timezone.now().isoformat(), "seconds": round(seconds, 3)}
     with transaction.atomic():
         volume.options = {**volume.options, _USAGE: kept}
         Volume.objects.filter(pk=volume.pk).update(options=volume.options)

@@ -103,9 +103,18 @@ def test_read_only_nocopy_and_a_volume_two_have(node: Namespace) -> None:
     assert log_of(second).splitlines()[0] == "x"
     assert "Read-only" in log_of(second)
     assert [volumes.users(volume) for volume in volumes.listed(node)] == [1, 2]
-    volumes_work.measure()
+    volumes_work.measure_changed()
     found = volumes.find_volume(node, "shared")
     assert volumes.usage(found).size == 2
+    # Nobody had it since: it is left alone until somebody does.
+    at = volumes.usage(found).at
+    volumes_work.measure_changed()
+    assert volumes.usage(volumes.find_volume(node, "shared")).at == at
+    (files(found) / "more").write_text("more")
+    done(containers.container_start(second, ACTOR))
+    ended(second)
+    volumes_work.measure_changed()
+    assert volumes.usage(volumes.find_volume(node, "shared")).size == 6
 
 
 def test_tmpfs_mounts_and_volumes(node: Namespace) -> None:

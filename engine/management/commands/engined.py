@@ -77,7 +77,7 @@ class Command(BaseCommand):
                 (_ROTATE_SECONDS, host().containers.rotate_logs),
                 (_NAMES_SECONDS, mend_names),
                 (_RECONCILE_SECONDS, reconcile),
-                (_RECONCILE_SECONDS, volumes.measure),
+                (_RECONCILE_SECONDS, volumes.measure_changed),
                 (_TIDY_SECONDS, tidy),
             ),
             after_loss=reconcile,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Iterable
+from datetime import datetime
 from typing import Any
 
 from django.db import transaction
+from django.utils import timezone
 
 from engine import publish
 from engine.containers.volumes import VolumeAt, Volumes
@@ -20,8 +23,10 @@ from engine.services.work.host import host
 logger = logging.getLogger(__name__)
 State = Container.State
 
-# How long one look at all volumes may take: the others have their turn at the next.
+# How long one look at all volumes may take: the others have their turn at the next. One alone may
+# take a hundredth of the time.
 _MEASURE_SECONDS = 5.0
+_MEASURE_SHARE = 100
 
 
 def store() -> Volumes:
@@ -159,14 +164,33 @@ def sweep() -> list[str]:
     return changed
 
 
-def measure(found: list[Volume] | None = None) -> list[str]:
-    """Sizes of volumes into their rows, those measured longest ago first; all of `found`, or as
-    many as a few seconds are enough for."""
+def measure(found: Iterable[Volume]) -> None:
+    """Sizes of volumes into their rows."""
+    for volume in found:
+        begun = time.monotonic()
+        size = store().usage(volume.key.hex)
+        volumes.measured(volume, size, time.monotonic() - begun)
+
+
+def measure_changed() -> None:
+    """For a timer of a minute: sizes of those that may have changed, measured longest ago first,
+    as many as a few seconds are enough for."""
     deadline = time.monotonic() + _MEASURE_SECONDS
-    every = list(Volume.objects.all()) if found is None else found
+    now = timezone.now()
+    every = [volume for volume in Volume.objects.all() if _may_have_changed(volume, now)]
     every.sort(key=lambda volume: str(volumes.usage(volume).at or ""))
     for volume in every:
-        if found is None and time.monotonic() > deadline:
+        if time.monotonic() > deadline:
             break
-        volumes.measured(volume, store().usage(volume.key.hex))
-    return []
+        measure([volume])
+
+
+def _may_have_changed(volume: Volume, now: datetime) -> bool:
+    """Somebody had it since the last look, or has it; one that takes long is looked at seldom."""
+    last = volumes.usage(volume)
+    if last.at is None:
+        return True
+    if (now - last.at).total_seconds() < _MEASURE_SHARE * last.seconds:
+        return False
+    users = Container.objects.filter(volume_uses__volume=volume)
+    return users.running().exists() or users.filter(finished_at__gt=last.at).exists()
