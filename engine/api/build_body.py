@@ -43,7 +43,7 @@ class Body:
         """Raises InvalidInput (too large), NoSpace."""
         if self._file is None:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._file = os.open(self.path, flags, 0o640)
+            self._file = os.open(self.path, flags, 0o600)
         if self.size + len(data) > self._most:
             raise InvalidInput(
                 f"the build context is larger than {self._most} bytes",

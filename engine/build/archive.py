@@ -85,6 +85,11 @@ def unpack_archive(
     return Unpacked(tree.entries, tree.size)
 
 
+def list_archive(file: BinaryIO, tree: ArchiveTree) -> None:
+    """Give the entries of a tar, compressed or not, to `tree`. Raises ContextError."""
+    _unpack_tar(file, DEFAULT_LIMITS, tree)
+
+
 def sniff(file: BinaryIO) -> Literal["tar", "zip"] | None:
     """What the content is: a tar, compressed or not, a zip, or None for anything else.
 

@@ -115,20 +115,28 @@ class ArchiveTree:
             os.close(descriptor)
 
     def link(self, clean: str, name: str, target: str, mtime_ns: int) -> None:
-        if not target or "\0" in target or len(os.fsencode(target)) > MAX_PATH:
-            raise unsafe(name, "its link target is not a path")
+        self._check_target(name, target)
         place = self._place(clean, name, "link")
         os.symlink(target, place)
         os.utime(place, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
 
     def hard_link(self, clean: str, name: str, target: str) -> None:
-        other = "/".join(part for part in target.split("/") if part not in ("", "."))
-        if target.startswith("/") or self._kinds.get(other) != "file":
-            raise unsafe(name, f"it is a hard link to {target}, no file of this archive")
+        other = self._linked(name, target)
         if other == clean:
             return
         place = self._place(clean, name, "file")
         os.link(f"{self._root}/{other}", place, follow_symlinks=False)
+
+    def _check_target(self, name: str, target: str) -> None:
+        if not target or "\0" in target or len(os.fsencode(target)) > MAX_PATH:
+            raise unsafe(name, "its link target is not a path")
+
+    def _linked(self, name: str, target: str) -> str:
+        """The file of the archive that a hard link is to."""
+        other = "/".join(part for part in target.split("/") if part not in ("", "."))
+        if target.startswith("/") or self._kinds.get(other) != "file":
+            raise unsafe(name, f"it is a hard link to {target}, no file of this archive")
+        return other
 
     def own(self, clean: str, uid: int, gid: int, mode: int | None) -> None:
         if self._keep_owners and clean:
@@ -162,7 +170,7 @@ class ArchiveTree:
         if existing := self._kinds.get(clean):
             if existing == "folder":
                 raise unsafe(name, "it would replace a folder")
-            os.unlink(path)  # a later entry of the same name wins, as with tar
+            self._drop(clean)  # a later entry of the same name wins, as with tar
         self._kinds[clean] = kind
         return path
 
@@ -174,8 +182,14 @@ class ArchiveTree:
             raise unsafe(name, f"it lies below {clean}, which is no folder")
         parent = clean.rpartition("/")[0]
         self._ensure(parent, name)
-        os.mkdir(f"{self._root}/{clean}", 0o755)
+        self._make_folder(clean)
         self._kinds[clean] = "folder"
+
+    def _make_folder(self, clean: str) -> None:
+        os.mkdir(f"{self._root}/{clean}", 0o755)
+
+    def _drop(self, clean: str) -> None:
+        os.unlink(f"{self._root}/{clean}")
 
 
 def unsafe(name: str, why: str) -> ContextError:

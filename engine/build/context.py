@@ -131,10 +131,13 @@ class SourceTree:
         A pattern that is a plain path must exist; a glob may match nothing as long as another
         matches. Raises ContextError naming the pattern.
         """
-        found: list[Source] = []
         with rootfs.opened(self.root) as folder:
-            for pattern in patterns:
-                found += self._match(folder, pattern)
+            return self._matched(folder, patterns)
+
+    def _matched(self, folder: int, patterns: Sequence[str]) -> list[Source]:
+        found: list[Source] = []
+        for pattern in patterns:
+            found += self._match(folder, pattern)
         if not found:
             raise ContextError(
                 f"no file matches {' '.join(patterns)} in {self.what}",
@@ -200,6 +203,13 @@ class SourceTree:
 
     def _lookup(self, folder: int, path: str) -> Source | None:
         """The path with links followed inside the root; None when missing or left out."""
+        found = self._find(folder, path)
+        if found is None or self._left_out(*found):
+            return None
+        return Source(found[0], path.rpartition("/")[2], found[1])
+
+    def _find(self, folder: int, path: str) -> tuple[str, bool] | None:
+        """(its real path, whether it is a folder); None when missing."""
         try:
             descriptor = rootfs.open_at(folder, path, os.O_PATH)
         except OSError:
@@ -210,10 +220,11 @@ class SourceTree:
         finally:
             os.close(descriptor)
         relative = os.path.relpath(real, self.root)
-        relative = "" if relative == "." else relative
-        if self._left_out(relative, is_dir):
-            return None
-        return Source(relative, path.rpartition("/")[2], is_dir)
+        return ("" if relative == "." else relative), is_dir
+
+    def _exists(self, path: str) -> bool:
+        with rootfs.opened(self.root) as folder:
+            return rootfs.lookup(folder, path) is not None
 
     def _left_out(self, path: str, is_dir: bool) -> bool:
         if self._ignore is None or not path or not self._ignore.ignores(path, is_dir):
@@ -221,9 +232,7 @@ class SourceTree:
         return not (is_dir and self._ignore.may_contain_included(path))
 
     def _missing(self, pattern: str, path: str) -> ContextError:
-        with rootfs.opened(self.root) as folder:
-            exists = rootfs.lookup(folder, path) is not None
-        if self._ignore is not None and exists:
+        if self._ignore is not None and self._exists(path):
             return ContextError(
                 f"{pattern} is left out of {self.what} by .dockerignore",
                 hint="take it out of .dockerignore, or add a line that begins with !",

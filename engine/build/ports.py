@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from engine.build.cache import CacheStore
+from engine.build.packed import PackedContext
 from engine.config import EngineConfig
 from engine.content import ContentStore
 from engine.network.manager import NetworkManager
@@ -47,7 +48,7 @@ class BuildRequest:
     """
 
     build_id: str
-    context: Path
+    context: Path | PackedContext
     dockerfile: str
     dockerfile_name: str = "Dockerfile"
     ignore: str = ""

@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 
 from engine.build import cache, export
 from engine.build.cache import CacheEntry, Layer, StepTrace
-from engine.build.context import BuildContext, Listing
+from engine.build.context import BuildContext, Listing, SourceTree
 from engine.build.copy import sequence
 from engine.build.digests import DigestIndex, cache_dir
 from engine.build.listings import Listings
+from engine.build.packed import PackedContext, PackedTree
 from engine.build.plan import Plan, Step
 from engine.build.ports import BuildEngine, BuildRequest, LayerProgress, LocalImage
 from engine.build.report import Reporter
@@ -52,7 +53,7 @@ class Session:
         self.states: dict[int, StageState] = {}
         self.listings = Listings(cache_dir(engine.config.builds_dir))
         self._images: dict[str, LocalImage] = {}
-        self._context: BuildContext | None = None
+        self._context: SourceTree | None = None
         last = engine.cache.last(request.position) if request.position else None
         self._last = dict(last.trace) if last else {}
         if not request.no_cache:
@@ -60,15 +61,21 @@ class Session:
         self._trace = dict(self._last)
 
     @property
-    def context(self) -> BuildContext:
+    def context(self) -> SourceTree:
         """Raises DockerfileError (.dockerignore), NotFound."""
         if self._context is None:
-            text = self.request.ignore
-            self._context = BuildContext(
-                self.request.context,
-                DockerIgnore.parse(text) if text.strip() else None,
-                index=DigestIndex.of_folder(self.engine.config.builds_dir, self.request.context),
-                cancelled=self.cancelled.is_set,
+            text, given = self.request.ignore, self.request.context
+            ignore = DockerIgnore.parse(text) if text.strip() else None
+            stop = self.cancelled.is_set
+            self._context = (
+                PackedTree(given, ignore, cancelled=stop)
+                if isinstance(given, PackedContext)
+                else BuildContext(
+                    given,
+                    ignore,
+                    index=DigestIndex.of_folder(self.engine.config.builds_dir, given),
+                    cancelled=stop,
+                )
             )
         return self._context
 

@@ -22,6 +22,7 @@ from django.utils import timezone
 
 from engine import publish
 from engine.build import solver
+from engine.build.packed import PackedContext
 from engine.build.ports import BuildEngine, BuildRequest, BuildResult, RunOptions
 from engine.errors import (
     Cancelled,
@@ -102,9 +103,23 @@ def _run(
     log: EventFile,
     cancelled: threading.Event,
 ) -> dict[str, Any]:
+    context = context_of(build, folder)
+    try:
+        return _built(build, args, context, log, cancelled)
+    finally:
+        if isinstance(context, PackedContext):
+            context.close()
+
+
+def _built(
+    build: Build,
+    args: Mapping[str, Any],
+    context: Path | PackedContext,
+    log: EventFile,
+    cancelled: threading.Event,
+) -> dict[str, Any]:
     began = timezone.now()
     options = BuildOptions.from_json(args.get("options", {}))
-    context = context_of(build, folder)
     dockerfile, ignore = texts_of(build, context)
     if dockerfile != build.dockerfile:
         Build.objects.filter(pk=build.pk).update(dockerfile=dockerfile)

@@ -7,7 +7,6 @@ wanted. Every function returns one sentence for each thing it changed; none wait
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from datetime import datetime, timedelta
@@ -35,6 +34,7 @@ from engine.services import uploads
 from engine.services.work import builds, containers, networks, volumes
 from engine.services.work.garbage import collect_garbage
 from engine.services.work.host import host
+from engine.services.work.sources import drop_source, has_source
 
 logger = logging.getLogger(__name__)
 
@@ -238,9 +238,9 @@ def tidy() -> list[str]:
     changed += uploads.forget_strays(now - _UPLOAD_AGE)
     kept = set(Build.objects.order_by("-created_at").values_list("pk", flat=True)[:_KEEP_BUILDS])
     for build in Build.objects.exclude(pk__in=kept):
-        context = builds.folder_of(build) / "context"
-        if context.is_dir() and not build.is_open:
+        folder = builds.folder_of(build)
+        if has_source(folder) and not build.is_open:
             builds.clear(build)  # the snapshot of the step it failed in
-            shutil.rmtree(context)
+            drop_source(folder)
             changed.append(f"the source of build #{build.number} dropped")
     return changed + collect_garbage()
