@@ -82,13 +82,6 @@ class ContainerSettings:
     def args(self) -> tuple[str, ...]:
         return self.entrypoint + self.cmd
 
-    @property
-    def no_new_privileges(self) -> bool:
-        return any(
-            option in ("no-new-privileges", "no-new-privileges:true", "no-new-privileges=true")
-            for option in self.host.security_opt
-        )
-
     def to_json(self) -> dict[str, JSON]:
         """JSON-safe, one key a field; those of `host` only where they are not the default."""
         values = {

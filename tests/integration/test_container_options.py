@@ -75,7 +75,7 @@ def test_rights_and_numbers_of_its_process(machine: Machine) -> None:
         domainname="example.test",
     )
     assert lines == [
-        "Groups: 29 4711",
+        "Groups: 0 29 4711",
         "CapEff: 0000000000001001",
         "CapBnd: 0000000000001001",
         "NoNewPrivs: 1",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.containers.exec import ExecRequest, Execs
+from engine.containers.options import HostOptions
 from engine.runtime import capabilities
 from engine.runtime.spec import ProcessSpec, environment
 from engine.runtime.steps import Step, run_step
@@ -100,7 +101,9 @@ def test_what_seccomp_and_capabilities_refuse(run: Run) -> None:
 
 
 def test_no_new_privileges_is_an_option(machine: Machine) -> None:
-    id = machine.create("grep NoNewPrivs /proc/self/status", no_new_privileges=True)
+    id = machine.create(
+        "grep NoNewPrivs /proc/self/status", host=HostOptions(security_opt=("no-new-privileges",))
+    )
     machine.start(id)
     machine.finish(id)
     assert machine.log(machine.directory(id).log).split()[1] == b"1"

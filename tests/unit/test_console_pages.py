@@ -198,7 +198,7 @@ def test_run_with_limits_volumes_and_rights(site: Site) -> None:
         ("volume", "/data", True),
         ("volume", "/cache", False),
     ]
-    assert settings.no_new_privileges and settings.labels == {"a": "b"}
+    assert host.security_opt == ("no-new-privileges",) and settings.labels == {"a": "b"}
     assert settings.networks == ()
 
 
