@@ -178,7 +178,12 @@ def _images(namespace: Namespace, names: Iterable[str]) -> frozenset[str]:
 
 
 def _one(namespace: Namespace, names: list[str] | tuple[str, ...]) -> Container | None:
-    return find_container(namespace, names[-1].removeprefix("/")) if names else None
+    if not names:
+        return None
+    try:
+        return find_container(namespace, names[-1].removeprefix("/"))
+    except NotFound as error:
+        raise NotFound(f"no such container {names[-1]}") from error
 
 
 def _code(text: str) -> int:

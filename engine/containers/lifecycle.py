@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import signal as signals
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -205,9 +205,17 @@ class Containers:
         if number == signals.SIGKILL:
             self._thaw(id)
 
-    def stop(self, id: str, generation: int, number: int, grace_seconds: float | None) -> None:
+    def stop(
+        self,
+        id: str,
+        generation: int,
+        number: int,
+        grace_seconds: float | None,
+        killing: Callable[[], object] = lambda: None,
+    ) -> None:
         """Signal `number`, SIGKILL after `grace_seconds` (None: never); return when it has ended.
 
+        `killing` is called where the grace was not enough, before the SIGKILL.
         The exit is on disk when this returns, unless conmon itself had to be killed. Idempotent.
         Raises EngineError when it survives SIGKILL.
         """
@@ -216,6 +224,7 @@ class Containers:
         if init is not None and init.send(number):
             self._thaw(id)
             if number != signals.SIGKILL and not init.wait(grace_seconds):
+                killing()
                 init.send(signals.SIGKILL)
             if not init.wait(_DEATH_SECONDS):
                 raise EngineError(f"container {id} survives SIGKILL", id=id, pid=init.pid)

@@ -153,14 +153,14 @@ def process(
 
 
 def environment(config: Mapping[str, Any], extra: tuple[str, ...]) -> tuple[str, ...]:
-    """The image's, overridden by the request's; a bare KEY takes the variable away."""
-    values = dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
-    for entry in extra:
-        key, separator, value = entry.partition("=")
-        if separator:
+    """The request's, then those of the image it does not name (moby daemon/commit.go); a bare KEY
+    takes the image's away."""
+    asked = dict(entry.partition("=")[::2] for entry in extra)
+    values = {key: asked[key] for key, equals, _ in (e.partition("=") for e in extra) if equals}
+    for entry in config.get("Env") or ():
+        key, _, value = entry.partition("=")
+        if key not in asked:
             values[key] = value
-        else:
-            values.pop(key, None)
     return tuple(f"{key}={value}" for key, value in values.items())
 
 

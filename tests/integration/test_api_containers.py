@@ -65,7 +65,7 @@ def test_the_life_of_one(api: EngineApi) -> None:
     made = inspect(api, "one")
     assert made["Id"] == id
     assert (made["State"]["Status"], made["State"]["StartedAt"][:4]) == ("created", "0001")
-    assert made["Config"]["Env"] == ["PATH=/bin:/usr/bin", "A=1"]
+    assert made["Config"]["Env"] == ["A=1", "PATH=/bin:/usr/bin"]
     assert api.post(f"/containers/{id[:4]}/start").status == 204
     assert api.post("/containers/one/start").status == 304
     running = inspect(api, "%2Fone")

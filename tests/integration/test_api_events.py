@@ -35,8 +35,8 @@ def test_the_events_of_a_life(api: EngineApi, running_box_site: BoxSite) -> None
     running_box_site.operate(box, "remove")
     found = past(api, began, type=["container"])
     actions = [one["Action"] for one in found]
-    assert actions == ["create", "start", "kill", "die", "stop", "destroy"]
-    died = found[3]
+    assert actions == ["create", "start", "kill", "kill", "die", "stop", "destroy"]
+    died = found[4]
     assert died["status"] == "die"
     assert (died["id"], died["from"], died["scope"]) == (box.uid, "box", "local")
     assert died["Actor"]["Attributes"] == {
@@ -53,7 +53,7 @@ def test_the_events_of_a_life(api: EngineApi, running_box_site: BoxSite) -> None
         ({"container": ["nobody"]}, []),
         ({"label": ["who=me"], "type": ["container"], "event": ["stop"]}, ["stop"]),
         ({"label": ["who=you"]}, []),
-        ({"image": ["box"], "event": ["kill"]}, ["kill"]),
+        ({"image": ["box"], "event": ["kill"]}, ["kill", "kill"]),
         ({"network": ["bridge"]}, ["connect", "disconnect"]),
     ):
         assert [one["Action"] for one in past(api, began, **filters)] == wanted, filters

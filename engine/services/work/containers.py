@@ -237,7 +237,11 @@ def _stop(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     number = signal_number(str(args.get("signal") or settings.stop_signal))
     _tell(container, "kill", signal=str(number))
     host().containers.stop(
-        container.uid, container.generation, number, grace if grace >= 0 else None
+        container.uid,
+        container.generation,
+        number,
+        grace if grace >= 0 else None,
+        killing=lambda: _tell(container, "kill", signal=str(int(SIGKILL))),
     )
     record_exit(container.uid, container.generation)
     _tell(container, "stop")
