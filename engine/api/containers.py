@@ -7,7 +7,9 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
+from signal import SIGKILL
 from typing import Concatenate, ParamSpec
 
 from aiohttp import web
@@ -16,6 +18,7 @@ from django.utils import timezone
 from engine.api import sizes
 from engine.api.binds import refuse_unread
 from engine.api.call import Call, Routes, reply
+from engine.api.changes import changes, topic
 from engine.api.errors import OperationFailed, kind_of
 from engine.api.failures import in_runcs_words
 from engine.api.fields import Fields
@@ -25,6 +28,7 @@ from engine.api.words import point
 from engine.containers.options import Limits
 from engine.containers.settings import ContainerSettings
 from engine.errors import Conflict, InvalidInput, NameTaken, NotFound, WrongState
+from engine.events import Kind
 from engine.models import Container, Operation
 from engine.runtime.resources import merged
 from engine.runtime.signals import signal_number
@@ -51,6 +55,7 @@ P = ParamSpec("P")
 State = Container.State
 
 _DONE = 204
+_KILL_SECONDS = 10
 _ALREADY = 304
 
 
@@ -157,7 +162,25 @@ async def kill(call: Call) -> web.Response:
         raise Conflict(
             f"Cannot kill container: {name}: Container {container.uid} is not running"
         ) from error
+    if signal_number(signal) == SIGKILL:
+        await _until_ended(container)
     return web.Response(status=_DONE)
+
+
+async def _until_ended(container: Container) -> None:
+    """As moby after SIGKILL: who asks next finds it exited; after 10 s it is answered all the
+    same."""
+
+    def ended() -> bool | None:
+        row = Container.objects.filter(pk=container.pk).only("state").first()
+        return None if row is not None and row.is_running else True
+
+    async def look() -> bool | None:
+        return await orm(ended)
+
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_KILL_SECONDS):
+            await changes.until(look, topic(Kind.CONTAINER, container.pk))
 
 
 def _signal(call: Call) -> str:

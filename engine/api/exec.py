@@ -55,7 +55,8 @@ async def create(call: Call) -> web.Response:
             "privileged execs are not allowed on this machine",
             hint="root's ceiling.json would have to say so",
         )
-    detach_keys = str(body.get("DetachKeys") or "")
+    # docker-py writes it with a small letter, and Go's decoder does not mind.
+    detach_keys = str(body.get("DetachKeys") or body.get("detachKeys") or "")
     keys.parse(detach_keys)
     tty, stdin = body.get("Tty") is True, body.get("AttachStdin") is True
     asked = execs.add(

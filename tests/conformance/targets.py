@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.conformance.cases import Case
@@ -89,12 +91,28 @@ def quayside_target(
         target = site_target(site, folder, registry)
         allowed = ceiling or {"bind_paths": [str(folder), "/nosuch"]}
         (site.home / "ceiling.json").write_text(json.dumps(allowed))
+        _wait_for(Path(host_socket(site)))
         _prepare(target)
         yield target
 
 
+def host_socket(site: Site) -> str:
+    return f"{site.home}/run/docker.sock"
+
+
+def _wait_for(path: Path) -> None:
+    """The API is a process of its own: it may answer a moment after the pages."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
+            client.connect(str(path))
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"nobody answers at {path}")
+
+
 def site_target(site: Site, folder: Path, registry: RegistryServer) -> Target:
-    host = f"unix://{site.home}/run/docker.sock"
+    host = f"unix://{host_socket(site)}"
     folder = folder / "quayside-cases"
     pids = (site.process.pid,) if site.process else ()
     return Target("quayside", host, folder, registry.address, (), (str(site.home),), pids)
