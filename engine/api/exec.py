@@ -243,8 +243,7 @@ def _failure(asked: Asked, error: QuaysideError) -> tuple[str, int]:
     if isinstance(error, WrongState):
         return f"Container {asked.container.uid} is not running", code
     if error.context.get("field") == "user":
-        # moby says the same of the container's own files, which it does not name.
-        return error.message.replace("entry in the image's /etc/", "entries in ") + " file", code
+        return error.message, code  # moby's own sentence, without our hint
     return message_of(error), code
 
 

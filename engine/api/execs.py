@@ -79,5 +79,5 @@ def find(id: str, namespace_id: int) -> Asked:
 
 
 def of_container(uid: str) -> list[str]:
-    """Ids of those that run: what inspect shows as ExecIDs."""
-    return [one.id for one in _asked.values() if one.container.uid == uid and one.running]
+    """Ids of those that run: what inspect shows as ExecIDs. From any thread."""
+    return [one.id for one in list(_asked.values()) if one.container.uid == uid and one.running]

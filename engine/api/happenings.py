@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from django.db import DatabaseError, transaction
 
@@ -19,10 +20,12 @@ logger = logging.getLogger(__name__)
 
 # Waiting to be written; beyond, the oldest goes: events tell, nothing depends on them.
 _MOST = 10_000
+_GATHER_SECONDS = 0.06
 _Happening = tuple[Container, str, dict[str, str]]
 
 _waiting: list[_Happening] = []
 _writing: asyncio.Task[None] | None = None
+_now = asyncio.Event()
 
 
 def happened(container: Container, action: str, **more: str) -> None:
@@ -30,12 +33,19 @@ def happened(container: Container, action: str, **more: str) -> None:
     global _writing
     _waiting.append((container, action, more))
     del _waiting[:-_MOST]
+    if not action.startswith("exec_"):
+        _now.set()
     if _writing is None or _writing.done():
         _writing = asyncio.create_task(_write())
 
 
 async def _write() -> None:
     while _waiting:
+        # An exec's three come together as a rule; and not while it is being answered.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GATHER_SECONDS):
+                await _now.wait()
+        _now.clear()
         batch = _waiting.copy()
         _waiting.clear()
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from engine.api import execs
 from engine.api.attached import mount_list, networks_shape, port_map
 from engine.api.call import Call, Routes, reply
 from engine.api.failures import failed_start
@@ -56,7 +57,7 @@ def inspected(namespace: Namespace, name: str, size: bool = False) -> JSON:
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": _execs(directory),
+        "ExecIDs": execs.of_container(row.uid) or None,
         "HostConfig": host_shape(settings),
         "GraphDriver": {"Name": "overlay2", "Data": _graph(row, settings, directory)},
         "Mounts": mount_list(row, row.volume_uses.select_related("volume")),
@@ -99,18 +100,6 @@ def _state(row: Container) -> JSON:
             ],
         }
     return shape
-
-
-def _execs(directory: ContainerDir) -> list[str] | None:
-    """Of commands that run in it now."""
-    found: list[str] = []
-    with suppress(FileNotFoundError):
-        found += [
-            folder.name
-            for folder in (directory.path / "exec").iterdir()
-            if not (directory.exec_exits(folder.name) / "finished.json").exists()
-        ]
-    return found or None
 
 
 def _graph(

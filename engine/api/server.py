@@ -225,7 +225,24 @@ async def _caller(request: web.Request) -> tuple[Namespace, str]:
         actor = f"local:{_user_name(uid)}"
     else:
         actor = await orm(_token_owner, _token(request))
-    return await orm(_namespace, request.headers.get("X-Quayside-Team", "")), actor
+    return await _namespace_of(request.headers.get("X-Quayside-Team", "")), actor
+
+
+# A docker command asks four times within a moment, whose team does not change in that.
+_NAMESPACE_SECONDS = 1.0
+_namespaces: dict[str, tuple[float, Namespace]] = {}
+
+
+async def _namespace_of(name: str) -> Namespace:
+    now = asyncio.get_running_loop().time()
+    until, known = _namespaces.get(name, (0.0, None))
+    if known is not None and now < until:
+        return known
+    found = await orm(_namespace, name)
+    if len(_namespaces) > 1000:
+        _namespaces.clear()
+    _namespaces[name] = (now + _NAMESPACE_SECONDS, found)
+    return found
 
 
 def _user_name(uid: int) -> str:

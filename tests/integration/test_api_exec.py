@@ -79,6 +79,7 @@ def test_inspect_before_while_and_after(api: EngineApi, box: Box) -> None:
         running = api.get(path).json
         assert (running["Running"], running["ExitCode"]) == (True, None)
         assert running["Pid"] > 1
+        assert id in api.get(f"/v1.47/containers/{box.uid}/json").json["ExecIDs"]
         assert api.post(*start(id)).status == 409
         stream.half_close()
         assert len(texts(stream.rest())) == 100_000
@@ -182,7 +183,7 @@ def test_events_in_dockers_words(running_box_site: BoxSite, api: EngineApi, box:
     api.run_exec(box.uid, "sh", "-c", "exit 3")
     actions = running_box_site.call(
         """
-        time.sleep(0.1)
+        time.sleep(0.4)
         found = Event.objects.filter(actor_id=uid).order_by("-pk")[:3]
         result = [(event.action, event.attributes.get("exitCode")) for event in found]
         """,
