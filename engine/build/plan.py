@@ -7,30 +7,25 @@ it to engine.build.solver.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from engine.build.checks import check, unsupported
 from engine.build.metadata import error_at
 from engine.build.scope import global_values, platform_args
 from engine.dockerfile import Dockerfile, substitute
 from engine.dockerfile.instructions import (
-    Add,
     Copy,
     From,
     Instruction,
     Label,
-    Run,
-    Transfer,
 )
-from engine.errors import InvalidInput, InvalidReference, NotFound, Unsupported
+from engine.errors import InvalidInput, InvalidReference, NotFound
 from engine.oci import platform
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 
 SCRATCH = "scratch"
-_REMOTE = re.compile(r"(https?|ftp|git|ssh)://|git@|github\.com/", re.IGNORECASE)
-_OCTAL = re.compile(r"[0-7]{1,4}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +90,7 @@ class Plan:
         after them counts on from there. Raises DockerfileError, Unsupported."""
         added = []
         for instruction in triggers:
-            _check(instruction, self.file)
+            check(instruction, self.file)
             origin = _origin(instruction, stage.index, self.names, self.file)
             if isinstance(origin, int) and all(other.index != origin for other in self.stages):
                 raise error_at(
@@ -194,7 +189,7 @@ def make_plan(
     n = 0
     for index in needed:
         for instruction in drafts[index]:
-            _check(instruction, dockerfile.file)
+            check(instruction, dockerfile.file)
             if "$" not in instruction.source:
                 # A quote that is not closed, a port that is none: no value could mend it.
                 substitute(instruction, {}, dockerfile.directives.escape, dockerfile.file)
@@ -220,23 +215,6 @@ def make_plan(
         dockerfile.file,
         tuple(one.text for one in dockerfile.instructions[:first]),
         tuple(names),
-    )
-
-
-def is_remote(source: str) -> bool:
-    """Whether an ADD source is an address rather than a path."""
-    return _REMOTE.match(source) is not None or (":" in source and source.endswith(".git"))
-
-
-def unsupported(instruction: Instruction, what: str, hint: str, file: str) -> Unsupported:
-    """The error that names the line of what is known but not built yet."""
-    return Unsupported(
-        f"{what} is not supported yet",
-        hint=hint,
-        file=file,
-        line=instruction.line,
-        end_line=instruction.end_line,
-        source=instruction.source,
     )
 
 
@@ -348,83 +326,3 @@ def _needed(
             needed.add(stage)
             waiting += [need for need in (bases[stage], *origins[stage]) if isinstance(need, int)]
     return sorted(needed)
-
-
-def _check(instruction: Instruction, file: str) -> None:
-    for check in _CHECKS:
-        check(instruction, file)
-
-
-def _check_run(instruction: Instruction, file: str) -> None:
-    if not isinstance(instruction, Run):
-        return
-    if instruction.mount_texts:
-        raise unsupported(instruction, "RUN --mount", "use COPY, and remove what is not kept", file)
-    if instruction.network not in ("default", "none"):
-        raise unsupported(
-            instruction, f"RUN --network={instruction.network}", "use default or none", file
-        )
-    if instruction.security != "sandbox":
-        raise unsupported(
-            instruction, f"RUN --security={instruction.security}", "remove the flag", file
-        )
-    if instruction.devices:
-        raise unsupported(instruction, "RUN --device", "remove the flag", file)
-
-
-def _check_transfer(instruction: Instruction, file: str) -> None:
-    if not isinstance(instruction, Transfer):
-        return
-    for given, flag in ((instruction.link, "--link"), (instruction.exclude, "--exclude")):
-        if given:
-            raise unsupported(instruction, f"{instruction.keyword} {flag}", "remove the flag", file)
-    if instruction.chmod and "$" not in instruction.chmod:
-        octal_mode(instruction, file)
-    if isinstance(instruction, Copy) and instruction.parents:
-        raise unsupported(instruction, "COPY --parents", "copy each folder to its place", file)
-
-
-def _check_add(instruction: Instruction, file: str) -> None:
-    if not isinstance(instruction, Add):
-        return
-    for given, flag in (
-        (instruction.checksum, "--checksum"),
-        (instruction.keep_git_dir, "--keep-git-dir"),
-        (instruction.unpack is not None, "--unpack"),
-    ):
-        if given:
-            raise unsupported(instruction, f"ADD {flag}", "remove the flag", file)
-    for source in instruction.sources:
-        check_local(instruction, source, file)
-
-
-def check_local(instruction: Transfer, source: str, file: str) -> None:
-    """Raises Unsupported for an address; asked again once variables are put in."""
-    if isinstance(instruction, Add) and is_remote(source):
-        raise unsupported(
-            instruction,
-            f"ADD of an address ({source})",
-            "fetch it in a RUN step, or put the file into the context",
-            file,
-        )
-
-
-def octal_mode(instruction: Transfer, file: str) -> int | None:
-    """--chmod as a number, None without it. Raises Unsupported for u=rwx,go=rx."""
-    if not instruction.chmod:
-        return None
-    if not _OCTAL.fullmatch(instruction.chmod):
-        raise unsupported(
-            instruction,
-            f"--chmod={instruction.chmod}",
-            "write the mode in octal, like --chmod=755",
-            file,
-        )
-    return int(instruction.chmod, 8)
-
-
-_CHECKS: tuple[Callable[[Instruction, str], None], ...] = (
-    _check_run,
-    _check_transfer,
-    _check_add,
-)

@@ -15,8 +15,9 @@ from dataclasses import replace
 
 from engine.build import cache, export, metadata
 from engine.build.cache import Reason, StepTrace
+from engine.build.checks import unsupported
 from engine.build.copy import make_folder
-from engine.build.plan import Plan, Stage, Step, make_plan, unsupported
+from engine.build.plan import Plan, Stage, Step, make_plan
 from engine.build.ports import BuildEngine, BuildLog, BuildRequest, BuildResult
 from engine.build.report import Reporter
 from engine.build.run import Uplink, cancellation_of, run_command

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from engine.build import cache
 from engine.build.cache import CacheEntry
+from engine.build.checks import check_local, octal_mode
 from engine.build.context import Listing, SourceTree
 from engine.build.copy import Twin, copy_into, sequence
 from engine.build.listings import twins
 from engine.build.placement import CopyJob
-from engine.build.plan import Step, check_local, octal_mode
+from engine.build.plan import Step
 from engine.build.session import Session, operation_of
 from engine.build.sources import (
     destination,
