@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -23,6 +23,7 @@ from engine.api.source import NextRun, Run, sources, stored
 from engine.containers.attempts import Attempt
 from engine.containers.layout import ContainerDir
 from engine.containers.logs import LogReader
+from engine.containers.readers import reading
 from engine.errors import InvalidInput, WrongState
 from engine.events import Kind
 from engine.models import Container
@@ -64,9 +65,13 @@ async def attach(call: Call) -> web.StreamResponse:
         # Where it begins is settled before the answer: the start may follow at once.
         offset = await asyncio.to_thread(_begin, directory, container, wish)
         happened(container, "attach")
-        async with taken(call, content_type(call, framed=form.framed)) as stream:
+        async with (
+            _held(call, container, wish) as held,
+            taken(call, content_type(call, framed=form.framed)) as stream,
+        ):
             if wish.stream:
                 left = await converse(stream, terms, source, run, offset if wish.output else None)
+                held.close()
                 if left is Left.DETACHED:
                     happened(container, "detach")
             elif wish.logs and wish.output:
@@ -74,6 +79,15 @@ async def attach(call: Call) -> web.StreamResponse:
                     await stream.write(data)
             await stream.finish()
     return Taken()
+
+
+@asynccontextmanager
+async def _held(call: Call, container: Container, wish: _Wish) -> AsyncIterator[ExitStack]:
+    """A `--rm` waits until what is held is let go, from before the answer on."""
+    with ExitStack() as held:
+        if wish.stream and wish.output:
+            held.enter_context(reading(call.config, container.uid))
+        yield held
 
 
 @routes.get("/containers/{id}/attach/ws")
