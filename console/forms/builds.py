@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -15,6 +16,15 @@ from engine.models import Namespace, Upload
 def _text(value: str) -> str:
     text = value.replace("\r\n", "\n")
     return text if text.strip() else ""
+
+
+def _upload(namespace: Namespace, id: UUID | None) -> Upload | None:
+    if id is None:
+        return None
+    found = Upload.objects.filter(namespace=namespace, pk=id).first()
+    if found is None:
+        raise ValidationError(_("That upload is not here any more. Choose the source again."))
+    return found
 
 
 class SourceForm(Form):
@@ -55,13 +65,27 @@ class SourceForm(Form):
         return _text(self.cleaned_data["dockerfile_seen"])
 
     def clean_upload(self) -> Upload | None:
-        id = self.cleaned_data["upload"]
-        if id is None:
-            return None
-        found = Upload.objects.filter(namespace=self.namespace, pk=id).first()
-        if found is None:
-            raise ValidationError(_("That upload is not here any more. Choose the source again."))
-        return found
+        return _upload(self.namespace, self.cleaned_data["upload"])
+
+
+class LoadForm(Form):
+    """An archive of images: a finished upload, or a file in this very request."""
+
+    names = {"upload": "archive"}
+
+    upload = forms.UUIDField(required=False, widget=forms.HiddenInput)
+    archive = forms.FileField(
+        label=_("Archive"),
+        required=False,
+        widget=forms.FileInput(attrs={"accept": ".tar,.gz,.tgz,.xz,.zst,.bz2"}),
+    )
+
+    def __init__(self, namespace: Namespace, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.namespace = namespace
+
+    def clean_upload(self) -> Upload | None:
+        return _upload(self.namespace, self.cleaned_data["upload"])
 
 
 class BuildForm(SourceForm):

@@ -11,7 +11,8 @@ from django.contrib import messages
 from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from django.utils.translation import gettext
+from django.utils.functional import Promise
+from django.utils.translation import gettext, gettext_lazy
 
 from console import states
 from console.forms.builds import NameForm
@@ -35,8 +36,8 @@ from engine.errors import QuaysideError
 from engine.events import Kind
 from engine.models import Container, Image, Operation, Tag
 from engine.models.image import ImageQuerySet
+from engine.services import image_removal, image_transfers, operations
 from engine.services import images as service
-from engine.services import operations
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ class Pull:
     current: int
     total: int
     explanation: Explanation | None
+    runs: bool
+    waiting: Promise
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ def image_list(request: TeamRequest) -> HttpResponse:
         "page": page,
         "rows": image_rows(namespace, request.team.slug, page.object_list),
         "query": query,
-        "pulls": _pulls(request, open_only=True),
+        "pulls": transfers(request, open_only=True),
         "pager_query": query_without(request, "page"),
     }
     return render(request, "images/list.html", context)
@@ -107,16 +110,17 @@ def image_pull(request: TeamRequest) -> HttpResponse:
             form.refuse(error)
         else:
             return redirect("image-pull", team=request.team.slug)
-    context = {"form": form, "pulls": _pulls(request, open_only=False)}
+    context = {"form": form, "pulls": transfers(request, Operation.Kind.IMAGE_PULL)}
     return render(request, "images/pull.html", context, status=422 if form.is_bound else 200)
 
 
 @team_view(Permission.IMAGES, methods=["POST"])
 def pull_cancel(request: TeamRequest, id: int) -> HttpResponse:
     operation = Operation.objects.filter(
-        namespace=request.team.namespace, kind=Operation.Kind.IMAGE_PULL, pk=id
+        namespace=request.team.namespace, kind__in=_TRANSFERS, pk=id
     ).first()
-    back = reverse("image-pull", args=[request.team.slug])
+    pulls = operation is None or operation.kind == Operation.Kind.IMAGE_PULL
+    back = reverse("image-pull" if pulls else "images", args=[request.team.slug])
     if operation is None:
         return HttpResponseRedirect(back)
     return act(
@@ -127,9 +131,24 @@ def pull_cancel(request: TeamRequest, id: int) -> HttpResponse:
     )
 
 
-def _pulls(request: TeamRequest, *, open_only: bool) -> list[Pull]:
+_TRANSFERS = (
+    Operation.Kind.IMAGE_PULL,
+    Operation.Kind.IMAGE_PUSH,
+    Operation.Kind.IMAGE_LOAD,
+)
+
+
+_WAITING = {
+    Operation.Kind.IMAGE_PULL: gettext_lazy("Asking the registry …"),
+    Operation.Kind.IMAGE_PUSH: gettext_lazy("Asking the registry …"),
+    Operation.Kind.IMAGE_LOAD: gettext_lazy("Reading the archive …"),
+}
+
+
+def transfers(request: TeamRequest, *kinds: Operation.Kind, open_only: bool = False) -> list[Pull]:
+    """The latest of these kinds, or of all that move images."""
     found = Operation.objects.for_namespace(request.team.namespace).filter(
-        kind=Operation.Kind.IMAGE_PULL
+        kind__in=kinds or _TRANSFERS
     )
     if open_only:
         found = found.open()
@@ -140,7 +159,11 @@ def _pull(operation: Operation) -> Pull:
     layers = tuple(_layers(operation.progress.get("layers") or ()))
     return Pull(
         operation=operation,
-        name=short_reference(str(operation.args.get("reference", ""))),
+        name=short_reference(
+            str(operation.args.get("reference") or operation.args.get("name") or "")
+        ),
+        runs=operation.kind == Operation.Kind.IMAGE_PULL,
+        waiting=_WAITING[Operation.Kind(operation.kind)],
         state=states.of_operation(operation),
         layers=layers,
         current=sum(layer.current for layer in layers),
@@ -155,11 +178,15 @@ def _layers(progress: Iterable[dict[str, Any]]) -> Iterable[PullLayer]:
         "downloading": gettext("downloading"),
         "extracting": gettext("unpacking"),
         "done": gettext("done"),
-        "exists": gettext("already here"),
+        "exists": gettext("already there"),
+        "preparing": gettext("waiting"),
+        "pushing": gettext("sending"),
+        "pushed": gettext("done"),
+        "mounted": gettext("already there"),
     }
     for layer in progress:
         kind, total = str(layer.get("kind", "")), int(layer.get("total") or 0)
-        done = kind in ("done", "exists")
+        done = kind in ("done", "exists", "pushed", "mounted")
         yield PullLayer(
             digest=str(layer.get("digest", "")).removeprefix("sha256:")[:12],
             word=words.get(kind, kind),
@@ -169,14 +196,14 @@ def _layers(progress: Iterable[dict[str, Any]]) -> Iterable[PullLayer]:
         )
 
 
-def _image(request: TeamRequest, digest: str) -> Image:
+def image_of(request: TeamRequest, digest: str) -> Image:
     """By whole or short id; NotFound becomes the 404 page."""
     found = service.find_image(request.team.namespace, digest)
     found.namespace = request.team.namespace
     return found
 
 
-def _page(request: TeamRequest, image: Image, tab: str) -> dict[str, Any]:
+def page_context(request: TeamRequest, image: Image, tab: str) -> dict[str, Any]:
     names, tags = names_of(image), list(image.tags.all())
     used_by = image.containers.order_by("-created_at")
     return {
@@ -194,8 +221,8 @@ def _page(request: TeamRequest, image: Image, tab: str) -> dict[str, Any]:
 
 @team_view(Permission.SEE)
 def image_layers(request: TeamRequest, digest: str) -> HttpResponse:
-    image = _image(request, digest)
-    context = _page(request, image, "layers")
+    image = image_of(request, digest)
+    context = page_context(request, image, "layers")
     context["slabs"] = list(reversed(_slabs(request, image)))
     return render(request, "images/layers.html", context)
 
@@ -242,8 +269,8 @@ def _instruction(created_by: str) -> str:
 
 @team_view(Permission.INSPECT)
 def image_config(request: TeamRequest, digest: str) -> HttpResponse:
-    image = _image(request, digest)
-    context = _page(request, image, "config")
+    image = image_of(request, digest)
+    context = page_context(request, image, "config")
     context["config"] = image.config.get("config") or {}
     context["raw"] = json.dumps(image.config, indent=2, ensure_ascii=False)
     return render(request, "images/config.html", context)
@@ -252,7 +279,7 @@ def image_config(request: TeamRequest, digest: str) -> HttpResponse:
 @team_view(Permission.IMAGES, methods=["GET", "HEAD", "POST"])
 def image_tag(request: TeamRequest, digest: str) -> HttpResponse:
     """Give the image a further name, or take one away (`remove`: the tag's key)."""
-    image = _image(request, digest)
+    image = image_of(request, digest)
     form = NameForm(request.POST or None)
     form.fields["name"].label = gettext("New name")
     if request.method == "POST" and form.is_valid():
@@ -263,13 +290,13 @@ def image_tag(request: TeamRequest, digest: str) -> HttpResponse:
         else:
             address = reverse("image-layers", args=[request.team.slug, image.short_id])
             return go(request, address)
-    context = {**_page(request, image, ""), "form": form}
+    context = {**page_context(request, image, ""), "form": form}
     return render(request, "images/tag.html", context, status=422 if form.is_bound else 200)
 
 
 @team_view(Permission.IMAGES, methods=["POST"])
 def image_untag(request: TeamRequest, digest: str) -> HttpResponse:
-    image = _image(request, digest)
+    image = image_of(request, digest)
     address = reverse("image-layers", args=[request.team.slug, image.short_id])
     key = request.POST.get("tag", "")
     tag = Tag.objects.filter(image=image, pk=int(key) if key.isdecimal() else 0).first()
@@ -284,7 +311,7 @@ def image_untag(request: TeamRequest, digest: str) -> HttpResponse:
 @team_view(Permission.REMOVE, methods=["GET", "HEAD", "POST"])
 def image_remove(request: TeamRequest, digest: str) -> HttpResponse:
     """Asks once, naming what goes and what stands in the way."""
-    image = _image(request, digest)
+    image = image_of(request, digest)
     back = reverse("images", args=[request.team.slug])
     if request.method == "POST":
         try:
@@ -294,5 +321,15 @@ def image_remove(request: TeamRequest, digest: str) -> HttpResponse:
         messages.success(request, gettext("The image is being removed."))
         return go(request, back)
     users = list(Container.objects.filter(image=image).order_by("name")[:20])
-    context = {**_page(request, image, ""), "in_the_way": users, "back": back}
+    context = {
+        **page_context(request, image, ""),
+        "in_the_way": users,
+        "freed": image_transfers.freed(image.namespace, [image]),
+        "children": [_short(child) for child in image_removal.children(image)],
+        "back": back,
+    }
     return render(request, "images/remove.html", context)
+
+
+def _short(image: Image) -> str:
+    return next(iter(names_of(image)), image.short_id)

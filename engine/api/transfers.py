@@ -23,13 +23,11 @@ from engine.api.json_lines import JsonLines
 from engine.api.operations import check, ended, steps
 from engine.errors import InvalidInput, NoSpace, QuaysideError, Unsupported
 from engine.images import room
-from engine.images.save import FilePiece, Piece, Saved, length, save
-from engine.models import Image, Namespace, Operation, Tag
-from engine.oci.digest import Digest
-from engine.oci.reference import Reference
-from engine.services import containers, image_transfers, images
+from engine.images.save import FilePiece, length
+from engine.models import Namespace, Operation
+from engine.services import containers, image_transfers
 from engine.services.orm import orm
-from engine.services.work.host import host
+from engine.services.work.image_saves import archive
 
 routes = Routes()
 
@@ -119,7 +117,7 @@ async def image_get(call: Call) -> web.StreamResponse:
 
 
 async def _sent(call: Call, names: list[str]) -> web.StreamResponse:
-    pieces = await orm(_archive, call.namespace, names)
+    pieces = await orm(archive, call.namespace, names)
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
     response.content_length = length(pieces)
     await response.prepare(call.request)
@@ -143,42 +141,6 @@ async def _send_file(response: web.StreamResponse, piece: FilePiece) -> None:
                 raise ConnectionResetError(f"{piece.path} is shorter than it was")
             left -= len(data)
             await response.write(data)
-
-
-def _archive(namespace: Namespace, names: list[str]) -> list[Piece]:
-    """Names gathered by image; a repository's name alone stands for all its tags."""
-    chosen: dict[int, tuple[Image, list[Reference]]] = {}
-    for name in names:
-        image, tag = images.find_named(namespace, name)
-        if tag is None:
-            chosen.setdefault(image.pk, (image, []))
-            continue
-        reference = Reference.parse(name)
-        rows = Tag.objects.select_related("image").filter(
-            namespace=namespace, repository=reference.repository
-        )
-        if reference.digest is not None:
-            rows = rows.none()
-            chosen.setdefault(image.pk, (image, []))
-        elif _has_tag(name):
-            rows = rows.filter(tag=reference.tag)
-        for row in rows:
-            found = chosen.setdefault(row.image_id, (row.image, []))[1]
-            named = reference.with_tag(row.tag)
-            if named not in found:
-                found.append(named)
-    with_names = [
-        (image, Saved(Digest(image.manifest_digest), Digest(image.digest), tuple(references)))
-        for image, references in chosen.values()
-    ]
-    pieces = save(host().content, [saved for _, saved in with_names])
-    for image, _ in with_names:
-        images.image_event(image, "save")
-    return pieces
-
-
-def _has_tag(name: str) -> bool:
-    return ":" in name.rpartition("/")[2]
 
 
 @routes.post("/commit")

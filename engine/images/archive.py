@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,10 +116,17 @@ def opened(path: Path) -> Iterator[Archive]:
     """The archive in the file, compressed or not; what is unpacked lies beside it meanwhile.
 
     Raises ContextError for what is no such archive, NoSpace."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ContextError(
+            f"the archive cannot be read: {error.strerror}", hint="send it again"
+        ) from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ContextError("the archive is no file", hint="send it again")
         if os.pread(fd, 8, 0).startswith(_MAGIC):
-            plain = _unpacked(path)
+            plain = _unpacked(fd, path.parent)
             os.close(fd)
             fd = plain
         yield Archive(fd)
@@ -126,16 +134,16 @@ def opened(path: Path) -> Iterator[Archive]:
         os.close(fd)
 
 
-def _unpacked(path: Path) -> int:
+def _unpacked(packed: int, folder: Path) -> int:
     """A file without a name: it goes with its descriptor, whatever happens."""
-    fd = os.open(path.parent, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+    fd = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
     try:
         checked = 0
-        with open_layer(path, hashed=False) as reader:
+        with open_layer(_Whole(packed), hashed=False) as reader:
             while data := reader.read(_PIECE):
                 checked -= len(data)
                 if checked < 0:
-                    room.check(path.parent, _ROOM_EVERY)
+                    room.check(folder, _ROOM_EVERY)
                     checked = _ROOM_EVERY
                 view = memoryview(data)
                 while view:

@@ -15,7 +15,8 @@ from typing import Any
 from django.conf import settings
 
 from engine.errors import InvalidInput, NotFound
-from engine.models import Container, Image, Namespace, Operation, Tag
+from engine.models import Container, Image, Namespace, Operation, Tag, Upload
+from engine.oci.digest import Digest, chain_ids
 from engine.oci.reference import Reference
 from engine.services import operations
 
@@ -77,6 +78,18 @@ def image_load(namespace: Namespace, key: str, actor: str) -> Operation:
     """Take in what `docker save` wrote, from an incoming file."""
     return operations.submit(
         Operation.Kind.IMAGE_LOAD, namespace, actor=actor, args={"incoming": key}
+    )
+
+
+def image_load_upload(upload: Upload, actor: str) -> Operation:
+    """The same from what was uploaded on a page. Raises InvalidInput where it is not whole yet."""
+    if not upload.complete:
+        raise InvalidInput("the upload is not complete", hint="wait for its end", field="upload")
+    return operations.submit(
+        Operation.Kind.IMAGE_LOAD,
+        upload.namespace,
+        actor=actor,
+        args={"upload": str(upload.pk), "name": upload.filename},
     )
 
 
@@ -155,6 +168,22 @@ def prunable(namespace: Namespace, *, dangling: bool) -> list[Image]:
         tagged = Tag.objects.filter(namespace=namespace).values("image")
         rows = rows.exclude(pk__in=tagged)
     return list(rows.order_by("pk"))
+
+
+def freed(namespace: Namespace, chosen: Sequence[Image]) -> int:
+    """Bytes of the files that go with these images: layers no other image here has. A container
+    whose image is gone, or the build cache, may keep some of them."""
+    gone = {image.pk for image in chosen}
+    kept: set[str] = set()
+    sizes: dict[str, int] = {}
+    for key, layers in Image.objects.for_namespace(namespace).values_list("pk", "layers"):
+        chains = map(str, chain_ids(Digest.parse(layer["diff_id"]) for layer in layers))
+        for layer, chain in zip(layers, chains, strict=True):
+            if key in gone:
+                sizes[chain] = int(layer.get("unpacked", layer["size"]))
+            else:
+                kept.add(chain)
+    return sum(size for chain, size in sizes.items() if chain not in kept)
 
 
 def _name(name: str) -> str:

@@ -22,9 +22,10 @@ from engine.config import EngineConfig
 from engine.containers.watch import FolderWatcher
 from engine.errors import NotFound, QuaysideError
 from engine.models import StreamTicket
+from engine.services import tickets
 from engine.services.orm import orm
 from engine.services.tickets import ticket_redeem
-from engine.streams import builds, logs
+from engine.streams import builds, images, logs
 from engine.streams.client import socket_path
 from engine.streams.framing import MAX_PAYLOAD, FrameKind, FrameStream, parse_json
 from engine.streams.hub import hub
@@ -155,6 +156,8 @@ class Connection:
                 )
             case StreamTicket.Action.TERMINAL:
                 return await self._terminals.stream(self._stream, ticket.target, request)
+            case tickets.IMAGE:
+                return await images.stream(self._stream, ticket.target)
         raise NotFound(f"no such stream: {ticket.action}")
 
     async def _end(self, message: dict[str, Any]) -> None:

@@ -3,15 +3,19 @@ commit, push, prune, login, system df; with a real registry on the other side.""
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import os
 import subprocess
+import tarfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.box_site import BoxSite
@@ -27,6 +31,7 @@ from tests.registry import (
 )
 from tests.registry_faults import faulty_registry
 from tests.rootfs import make_rootfs
+from tests.sockets import signed_in
 
 
 @dataclass
@@ -257,7 +262,7 @@ def test_sign_in_goes_along_and_is_not_kept(
         assert PASSWORD not in dump
 
 
-def test_prune_and_disk_usage(docker: Docker, name: str) -> None:
+def test_prune_and_disk_usage(docker: Docker, name: str, running_box_site: BoxSite) -> None:
     docker("import", "-", "one:1", stdin=tar_of({"a": b"x" * 5000}))
     docker("import", "-", "one:1", stdin=tar_of({"b": b"x" * 5000}))
     usage = [json.loads(line) for line in docker("system", "df", "--format", "json").splitlines()]
@@ -265,6 +270,7 @@ def test_prune_and_disk_usage(docker: Docker, name: str) -> None:
     assert (images["TotalCount"], images["Active"]) == ("4", "0")
     assert "Total reclaimed space: 5kB" in docker("image", "prune", "-f")
     docker("run", "--name", "c1", name, "true")
+    running_box_site.command("true", start=False)  # `box` is in use, and stays
     pruned = docker("image", "prune", "-af", "--filter", "label!=kind")
     assert "untagged: one:1" in pruned
     assert name not in pruned
@@ -313,3 +319,36 @@ def test_a_body_that_breaks_off_leaves_nothing(docker: Docker, running_box_site:
     while list(incoming.glob("*")) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not list(incoming.glob("*"))
+
+
+def test_the_pages_save_load_and_prune(
+    docker: Docker, name: str, base: PushedImage, running_box_site: BoxSite
+) -> None:
+    site = running_box_site
+    site.command("true", start=False)  # `box` is in use, and stays
+    docker("tag", name, "paged:1")
+    docker("rmi", name)
+    team = f"/t/{site.call('result = Team.objects.get().slug')}"
+
+    async def pages() -> None:
+        async with signed_in(site.url) as person:
+            async with person.http.get(f"{team}/images/i/{base.config[7:19]}/save/") as answer:
+                assert 'filename="paged-1.tar"' in answer.headers["Content-Disposition"]
+                saved = await answer.read()
+            with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
+                assert "manifest.json" in archive.getnames()
+            docker("rmi", "paged:1")
+            form = aiohttp.FormData({"csrfmiddlewaretoken": person.cookie("csrf")})
+            form.add_field("archive", io.BytesIO(saved), filename="saved.tar")
+            async with person.http.post(f"{team}/images/load/", data=form) as answer:
+                assert "saved.tar" in await answer.text()
+            site.call('done(Operation.objects.filter(kind="image.load").latest("pk"))')
+            assert docker("inspect", "-f", "{{.Id}}", "paged:1").strip() == base.config
+            async with person.http.get(f"{team}/images/prune/") as answer:
+                assert "paged:1" in await answer.text()
+            assert await person.post(f"{team}/images/prune/", all="on") in (200, 204, 302)
+            site.call('done(Operation.objects.filter(kind="image.prune").latest("pk"))')
+
+    asyncio.run(pages())
+    assert "No such image: paged:1" in docker("inspect", "--type", "image", "paged:1", fails=True)
+    assert docker("images", "-q", "box").strip()

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 from django.utils import timezone
 
-from engine.errors import Cancelled
+from engine.errors import Cancelled, NotFound
 from engine.images.archive import opened
 from engine.images.leases import Leases
 from engine.images.load import LoadedImage, Target, load
 from engine.images.store import Counted, store_tar
-from engine.models import Namespace, Operation
+from engine.models import Namespace, Operation, Upload
 from engine.oci.image import ContainerConfig, History, ImageConfig, RootFS
 from engine.oci.platform import Platform
 from engine.oci.platform import host as own_platform
 from engine.oci.reference import Reference
 from engine.services import images
 from engine.services.image_transfers import incoming_path
+from engine.services.uploads import upload_path
 from engine.services.work.host import host
 from engine.services.work.image_changes import changed
 from engine.services.work.image_rows import recorded, written
@@ -28,7 +30,7 @@ from engine.snapshots.compress import open_layer
 
 def load_images(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
     """The result: {loaded: [{id, names}], renamed: [[name, id of what had it]]}."""
-    path = incoming_path(operation.args["incoming"])
+    path = _source(operation)
     loaded: list[dict[str, Any]] = []
     renamed: list[list[str]] = []
     try:
@@ -44,7 +46,20 @@ def load_images(operation: Operation, cancelled: threading.Event) -> dict[str, A
                 loaded.append({"id": str(image.config), "names": names})
     finally:
         path.unlink(missing_ok=True)
+    Upload.objects.filter(pk=operation.args.get("upload")).delete()
     return {"loaded": loaded, "renamed": renamed}
+
+
+def _source(operation: Operation) -> Path:
+    """The file: one that root has received, or one that web wrote, read with suspicion."""
+    if "upload" not in operation.args:
+        return incoming_path(operation.args["incoming"])
+    upload = Upload.objects.filter(
+        pk=operation.args["upload"], namespace=operation.namespace, complete=True
+    ).first()
+    if upload is None:
+        raise NotFound("the upload is not here any more", hint="upload it again", kind="upload")
+    return upload_path(upload)
 
 
 def _record(namespace: Namespace, loaded: LoadedImage) -> list[list[str]]:
