@@ -64,7 +64,7 @@ def test_two_services(quayside: Target, folder: Path, command: tuple[str, ...]) 
 
     run(*command, "up", "-d")
     try:
-        assert run(*command, "exec", "-T", "web", "printenv", "DEPTH") == "7\n"
+        assert run(*command, "exec", "-T", "web", "sh", "-c", "echo $DEPTH") == "7\n"
         seen = run("sh", "-c", "until docker logs fleet_client_1 | grep 3.20; do sleep 0.1; done")
         assert seen == "3.20.3\n"
         shown = run(*command, "ps")
