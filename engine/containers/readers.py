@@ -18,6 +18,7 @@ from engine.config import EngineConfig
 from engine.containers.settings import check_id
 
 _LOOK_SECONDS = 0.01
+_PATIENCE = 2.0
 
 
 def _path(config: EngineConfig, id: str) -> Path:
@@ -42,7 +43,7 @@ def reading(config: EngineConfig, id: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def wait_read(config: EngineConfig, id: str, seconds: float) -> bool:
+def wait_read(config: EngineConfig, id: str, seconds: float = _PATIENCE) -> bool:
     """Wait until nobody reads it; False when somebody still does after `seconds`."""
     try:
         descriptor = os.open(_path(config, id), os.O_RDWR | os.O_CLOEXEC)

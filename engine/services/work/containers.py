@@ -48,8 +48,6 @@ from engine.services.work.networks import network_spec as network_spec
 
 logger = logging.getLogger(__name__)
 State = Container.State
-# How long a `--rm` waits for clients that have not read to the end.
-_READ_SECONDS = 2.0
 
 
 def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
@@ -355,7 +353,7 @@ def _record_exit(container: Container) -> None:
     restarts.ring()
     # Not only if `changed`: engined may have been lost between the row and this.
     if container.settings.get("auto_remove") and container.generation and not _restarts(container):
-        wait_read(host().config, container.uid, _READ_SECONDS)
+        wait_read(host().config, container.uid)
         _remove_locked(container, volumes=True)
 
 
