@@ -112,7 +112,7 @@ class TarReader:
             yield from self._pieces(offset, length)
 
     def _next(self) -> Entry | None:
-        self._skip(self._left + self._padding)
+        self._skip(self._left + self._padding, self._padding)
         self._left = self._padding = 0
         pax: dict[bytes, bytes] = {}
         while True:
@@ -226,7 +226,9 @@ class TarReader:
             self._taken += len(piece)
         self._buffer, self._at = b"".join(pieces), 0
 
-    def _skip(self, count: int) -> None:
+    def _skip(self, count: int, padding: int) -> None:
+        """Pass over `count` bytes; of the last `padding` of them the stream may lack some: what
+        Go's archive/tar flushes without closing, as the docker CLI does for `build -f -`."""
         beyond = count - (len(self._buffer) - self._at)
         if self._seek is not None and beyond > 0:
             self._seek(beyond)
@@ -236,7 +238,9 @@ class TarReader:
         while count > (have := len(self._buffer) - self._at):
             count -= have
             self._at = len(self._buffer)
-            self._fill(1)
+            self._fill(1, at_end=count <= padding)
+            if self._at == len(self._buffer):
+                return
         self._at += count
 
     def _old_sparse(self, block: bytes) -> tuple[int, Sequence[tuple[int, int]]]:

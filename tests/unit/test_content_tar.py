@@ -141,6 +141,20 @@ def test_an_archive_cut_off_says_so(cut: int) -> None:
         read(SAMPLE[:cut])
 
 
+@pytest.mark.parametrize("taken", [True, False])
+@pytest.mark.parametrize("there", [0, 1, 511])
+def test_the_last_padding_may_lack(taken: bool, there: int) -> None:
+    """As in what the docker CLI sends for `build -f -`: neither padding nor an end."""
+    whole = member(b"a", FILE, size=1) + b"1" + padding(1) + member(b"b", FILE, size=1) + b"2"
+    archive = whole + bytes(there)
+    if taken:
+        assert [data for _, data in read(archive)] == [b"1", b"2"]
+    else:
+        assert [entry.name for entry in TarReader(io.BytesIO(archive))] == [b"a", b"b"]
+    with pytest.raises(ContextError, match="in the middle of an entry"):
+        read(whole[:-1])
+
+
 def test_unread_data_is_passed_over() -> None:
     data = b"x" * 300_000
     archive = member(b"a", FILE, size=len(data)) + data + padding(len(data)) + SAMPLE
