@@ -122,7 +122,8 @@ def read_request(body: Any, name: str) -> ContainerRequest:
         attach_stdin=config.flag("AttachStdin"),
         attach_stdout=config.flag("AttachStdout"),
         attach_stderr=config.flag("AttachStderr"),
-        ports=read_ports(host),
+        # moby lets them pass where there is nothing to publish from, and publishes nothing.
+        ports=() if mode in ("none", "host") else read_ports(host),
         exposed_ports=config.names("ExposedPorts"),
         volumes=config.names("Volumes"),
         auto_remove=host.flag("AutoRemove"),

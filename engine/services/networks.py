@@ -209,12 +209,16 @@ def network_remove(network: Network | Builtin, actor: str) -> Operation:
 
 def must_be_free(network: Network) -> None:
     """Raises Forbidden while somebody on it runs, or is about to."""
-    if any(is_active(endpoint) for endpoint in network.endpoints.select_related("container")):
+    if _in_use(network):
         raise Forbidden(
             f"error while removing network: network {network.name} id {network.uid} has active "
             "endpoints",
             network=network.name,
         )
+
+
+def _in_use(network: Network) -> bool:
+    return any(is_active(endpoint) for endpoint in network.endpoints.select_related("container"))
 
 
 def is_active(endpoint: Endpoint) -> bool:
@@ -234,7 +238,7 @@ def networks_prune(
     label: Iterable[str] = (),
     label_not: Iterable[str] = (),
 ) -> Operation:
-    """Remove user-defined networks that no container is on, of those made before `until`; `label`
+    """Remove user-defined networks that no running container is on, of those made before `until`; `label`
     and `label_not` are `key` or `key=value`. Its result: {"networks": [names]}."""
     return operations.submit(
         Operation.Kind.NETWORK_PRUNE,
@@ -255,15 +259,14 @@ def prunable(
     label: Iterable[str] = (),
     label_not: Iterable[str] = (),
 ) -> list[Network]:
-    """What `networks_prune` would remove now."""
-    found = Network.objects.filter(namespace=namespace, endpoints=None)
-    found = found.exclude(name=namespaces.DEFAULT_NETWORK)
+    """What `networks_prune` would remove now: stopped containers do not keep one."""
+    found = Network.objects.filter(namespace=namespace).exclude(name=namespaces.DEFAULT_NETWORK)
     if until is not None:
         found = found.filter(created_at__lt=until)
     return [
         network
         for network in found.order_by("created_at", "pk")
-        if labels.match(network.labels, label, label_not)
+        if labels.match(network.labels, label, label_not) and not _in_use(network)
     ]
 
 
@@ -358,7 +361,13 @@ def _check_mode(container: Container, network: Network | Builtin) -> None:
 
 
 def _not_found(name: str) -> NotFound:
-    return NotFound(f"no such network: {name}", kind="network", name=name)
+    return NotFound(
+        f"no such network: {name}",
+        hint="choose bridge, none or a network of this team",
+        kind="network",
+        name=name,
+        field="network",
+    )
 
 
 def _bridge(taken: set[str]) -> str:

@@ -116,9 +116,15 @@ def hostname(request: ContainerRequest, uid: str) -> str:
 
 
 def ports(request: ContainerRequest, exposed: tuple[str, ...]) -> tuple[PortBinding, ...]:
-    """Those asked for, and with `publish_all` a free one for each exposed that has none. Without a
-    network, or on the host's, there is nothing to publish: as Docker, it is let pass."""
+    """Those asked for, and with `publish_all` a free one for each exposed that has none. Raises
+    InvalidInput where there is no network of its own to publish from."""
     if request.network in ("host", "none"):
+        if request.ports:
+            raise InvalidInput(
+                "ports cannot be published without a network",
+                hint="choose the bridge network or leave the ports out",
+                field="ports",
+            )
         return ()
     if not request.host.publish_all:
         return request.ports
@@ -153,15 +159,11 @@ def process(
 
 
 def environment(config: Mapping[str, Any], extra: tuple[str, ...]) -> tuple[str, ...]:
-    """The request's, then those of the image it does not name (moby daemon/commit.go); a bare KEY
-    takes the image's away."""
-    asked = dict(entry.partition("=")[::2] for entry in extra)
-    values = {key: asked[key] for key, equals, _ in (e.partition("=") for e in extra) if equals}
-    for entry in config.get("Env") or ():
-        key, _, value = entry.partition("=")
-        if key not in asked:
-            values[key] = value
-    return tuple(f"{key}={value}" for key, value in values.items())
+    """The request's, then those of the image it does not name (moby daemon/commit.go). A bare KEY
+    stays as it is: it takes the image's away, and what runs has no such variable."""
+    asked = {entry.partition("=")[0]: entry for entry in extra}
+    image = {entry.partition("=")[0]: entry for entry in config.get("Env") or ()}
+    return tuple({**asked, **image, **asked}.values())
 
 
 def together(image: object, asked: tuple[str, ...]) -> tuple[str, ...]:

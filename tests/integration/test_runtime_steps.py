@@ -207,7 +207,8 @@ def test_user_and_environment(runtime: OCIRuntime, rootfs: Path) -> None:
     lines = output.streams["stdout"].decode().splitlines()
     assert lines[:2] == ["1000", "1000"] and set(lines[2].split()) == {"1000", "29", "50"}
     assert lines[3] == "/home/app" and lines[4].split()[1] == "2"
-    assert User(1000, 1000, (29, 50), "/home/app") == step.process.user
+    # Its own group is among the others too, as in moby (CVE-2022-36109).
+    assert User(1000, 1000, (29, 50, 1000), "/home/app") == step.process.user
 
 
 def test_one_step_of_an_id_at_a_time(runtime: OCIRuntime, rootfs: Path) -> None:
