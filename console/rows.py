@@ -104,17 +104,14 @@ class ImageRow:
 def container_rows(
     request: HttpRequest, team: str, containers: Iterable[Container]
 ) -> list[ContainerRow]:
-    """Two queries for all of them, and the ports' (prefetched here when they are not yet)."""
+    """One query for all of them, and the ports' (prefetched here when they are not yet)."""
     rows = list(containers)
     pending = pending_of(rows)
-    stopped = stopped_by_hand(rows)
     host = _host(request)
-    return [_container_row(row, team, host, pending, stopped) for row in rows]
+    return [_container_row(row, team, host, pending) for row in rows]
 
 
-def _container_row(
-    row: Container, team: str, host: str, pending: dict[str, str], stopped: set[str]
-) -> ContainerRow:
+def _container_row(row: Container, team: str, host: str, pending: dict[str, str]) -> ContainerRow:
     kind = pending.get(str(row.pk))
     return ContainerRow(
         container=row,
@@ -122,7 +119,7 @@ def _container_row(
         name=row.name,
         image_name=row.image_name,
         base=f"/t/{team}/containers/{row.name}/",
-        state=states.of_container(row, kind, stopped_by_hand=str(row.pk) in stopped),
+        state=states.of_container(row, kind),
         moment=row.started_at if row.is_running else row.finished_at or row.created_at,
         ports=tuple(port_chip(port, row.is_running, host) for port in row.ports.all()),
         pending=kind is not None,
@@ -154,34 +151,6 @@ def pending_of(containers: Sequence[Container]) -> dict[str, str]:
         .order_by("-created_at")
         .values_list("target", "kind")
     )
-
-
-def stopped_by_hand(containers: Sequence[Container]) -> set[str]:
-    """Primary keys of those whose last end somebody asked for: their exit code is no failure."""
-    ended = {
-        str(row.pk): row
-        for row in containers
-        if row.state == Container.State.EXITED and row.exit_code and row.finished_at
-    }
-    if not ended:
-        return set()
-    asked = Operation.objects.filter(
-        kind__in=[
-            Operation.Kind.CONTAINER_STOP,
-            Operation.Kind.CONTAINER_KILL,
-            Operation.Kind.CONTAINER_RESTART,
-        ],
-        target__in=list(ended),
-    ).values_list("target", "created_at")
-    return {
-        target
-        for target, created_at in asked
-        if _during(created_at, ended[target].started_at, ended[target].finished_at)
-    }
-
-
-def _during(moment: datetime, start: datetime | None, end: datetime | None) -> bool:
-    return (start is None or moment >= start) and (end is None or moment <= end)
 
 
 def _host(request: HttpRequest) -> str:

@@ -76,9 +76,7 @@ _OPERATION = {
 }
 
 
-def of_container(
-    container: Container, pending: str | None = None, *, stopped_by_hand: bool = False
-) -> State:
+def of_container(container: Container, pending: str | None = None) -> State:
     """`pending` is the kind of an open operation on it: what is being done shows before what is.
 
     An exit code other than 0 is a failure unless somebody stopped the container."""
@@ -86,7 +84,7 @@ def of_container(
         return State("build", "s-build", str(_PENDING[Operation.Kind(pending)]))
     if container.state == Container.State.EXITED:
         word = gettext("exited (%(code)s)") % {"code": container.exit_code}
-        if container.exit_code and not (stopped_by_hand or container.stopped_by_hand):
+        if container.exit_code and not container.stopped_by_hand:
             return State("fail", "s-fail", word)
         return State("idle", "s-exited", word)
     if container.state == Container.State.RESTARTING:

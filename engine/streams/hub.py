@@ -35,6 +35,7 @@ class ContainerState:
     state: str
     generation: int
     exit_code: int | None
+    by_hand: bool
     failed: bool
     started_at: datetime | None
     tty: bool
@@ -134,6 +135,7 @@ def state_of(container: Container) -> ContainerState:
         state=container.state,
         generation=container.generation,
         exit_code=container.exit_code,
+        by_hand=container.stopped_by_hand,
         failed=container.error is not None,
         started_at=container.started_at,
         tty=container.tty,

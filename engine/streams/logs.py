@@ -1,8 +1,8 @@
 """A container's log to one reader: raw bytes by offset, followed, with the container's ends.
 
     open    {from, download?, times?}   negative from: the last N lines
-    hello   {v, from, size, running, exit_code, tty}, then frames [u64 offset][bytes]
-    gap {from, to} · start {generation} · exit {code}, each after the bytes before it
+    hello   {v, from, size, running, exit_code, by_hand, tty}, then frames [u64 offset][bytes]
+    gap {from, to} · start {generation} · exit {code, by_hand}, each after the bytes before it
     in      ack {offset} · follow {on}
 
 A stopped container's log stays open: it may be started again. A download is the decoded text up
@@ -59,6 +59,7 @@ async def stream(
                 "size": size,
                 "running": state.running,
                 "exit_code": state.exit_code,
+                "by_hand": state.by_hand,
                 "tty": state.tty,
             }
         )
@@ -125,7 +126,8 @@ class _Follower:
                 await self._frames.send({"t": "start", "generation": state.generation})
             self._told = state
         elif state.exit_code is not None and self._exit_told != state.generation:
-            await self._frames.send({"t": "exit", "code": state.exit_code})
+            ended = {"code": state.exit_code, "by_hand": state.by_hand}
+            await self._frames.send({"t": "exit", **ended})
             self._exit_told, self._told = state.generation, state
 
 

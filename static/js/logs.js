@@ -72,6 +72,7 @@ class LogView {
     } else if (message.t === "exit") {
       this.running = false;
       this.code = message.code;
+      this.asked = message.by_hand;
       this.status();
     } else if (message.t === "start") {
       this.running = true;
@@ -329,7 +330,8 @@ class LogView {
     } else if (this.link !== "open") [tone, text] = ["warn", gettext("◐ connecting…")];
     else if (this.running === false) {
       const code = this.code ?? this.told?.exit_code;
-      tone = code ? "fail" : "off";
+      // An end that somebody asked for is no failure, whatever its code.
+      tone = code && !(this.asked ?? this.told?.by_hand) ? "fail" : "off";
       text = code === null || code === undefined
         ? gettext("○ not running")
         : interpolate(gettext("○ exited with code %s"), [code]);

@@ -95,7 +95,7 @@ async def test_the_end_is_told_and_a_restart_goes_on(box_site: BoxSite) -> None:
     async with signed_in(box_site.url) as person:
         async with person.socket(f"/ws/logs/{box.uid}/?from=0") as socket:
             await socket.until(lambda s: s.of("exit"))
-            assert socket.of("exit") == {"t": "exit", "code": 7}
+            assert socket.of("exit") == {"t": "exit", "code": 7, "by_hand": False}
             assert lines(socket.bytes) == ["begins", "ends"]
             assert b" stderr F ends\n" in socket.bytes
             box_site.operate(box, "start")
@@ -152,7 +152,7 @@ async def test_a_stopped_reader_holds_up_nobody_and_hides_no_exit(box_site: BoxS
             # The terminal's page now sleeps too.
             await follow(reader, b"line 29999\n")
             await reader.until(lambda s: s.of("exit"), 5)
-            assert reader.of("exit") == {"t": "exit", "code": 5}
+            assert reader.of("exit") == {"t": "exit", "code": 5, "by_hand": False}
 
 
 async def test_engined_killed_and_started_again_costs_a_reconnect(box_site: BoxSite) -> None:
