@@ -6,10 +6,11 @@ Nothing here asks the database: a list of a thousand containers gives the rows i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from engine.models import Container, Endpoint, Network, Port, VolumeUse
+from engine.network.addresses import mac_for
 from engine.services.networks import BUILTIN, builtin_uid, is_default, names_of
 from engine.services.volumes import mountpoint
 
@@ -30,7 +31,7 @@ def endpoint_shape(
         "IPAMConfig": _asked(endpoint),
         "Links": None,
         "Aliases": aliases or None,
-        "MacAddress": there.mac if there else "",
+        "MacAddress": there.mac if there else _asked_mac(endpoint),
         "DriverOpts": None,
         "GwPriority": 0,
         "NetworkID": network.uid if network else "",
@@ -49,6 +50,13 @@ def _asked(endpoint: Endpoint | None) -> JSON | None:
     if endpoint is None or not endpoint.fixed:
         return None
     return {"IPv4Address": endpoint.address}
+
+
+def _asked_mac(endpoint: Endpoint | None) -> str:
+    """moby shows what was asked for before the start too; ours is made from the address."""
+    if endpoint is None or endpoint.mac == mac_for(IPv4Address(endpoint.address)):
+        return ""
+    return endpoint.mac
 
 
 def _gateway(network: Network | None) -> str:

@@ -36,6 +36,7 @@ from engine.services.work.host import host
 logger = logging.getLogger(__name__)
 routes = Routes()
 
+# Whatever the reason, as dockerd 20.10 has it; newer ones tell a missing command by 127.
 _CANNOT = 126
 _T = TypeVar("_T")
 
@@ -100,14 +101,14 @@ async def start(call: Call) -> web.StreamResponse:
             try:
                 await _started(asked)
             except QuaysideError as error:
-                raise InvalidInput(_failure(asked, error)[0]) from error
+                raise InvalidInput(_failure(asked, error)) from error
             return web.Response()
         framed = body.get("Tty") is not True
         async with taken(call, content_type(call, framed=framed)) as stream:
             try:
                 made = await _started(asked)
             except QuaysideError as error:
-                text = f"{_failure(asked, error)[0]}\r\n".encode()
+                text = f"{_failure(asked, error)}\r\n".encode()
                 await stream.write(frame(1, text) if framed else text)
             else:
                 await _attached(asked, made, stream, framed)
@@ -189,9 +190,6 @@ async def _start(asked: Asked) -> Exec:
         made = await asyncio.to_thread(
             _execs().start, asked.container.uid, request, asked.folder_id
         )
-    except QuaysideError as error:
-        asked.ended(_failure(asked, error)[1])
-        raise
     except BaseException:
         asked.ended(_CANNOT)
         raise
@@ -233,18 +231,17 @@ async def _attached(asked: Asked, made: Exec, stream: Stream, framed: bool) -> N
         happened(asked.container, "exec_detach", execID=asked.id)
 
 
-def _failure(asked: Asked, error: QuaysideError) -> tuple[str, int]:
-    """(moby's sentence, the exit code)."""
-    code = int(error.context.get("code", _CANNOT))
+def _failure(asked: Asked, error: QuaysideError) -> str:
+    """moby's sentence."""
     cause = error.__cause__
     if "code" in error.context and isinstance(cause, QuaysideError):
         said = cause.message.partition(": ")[2] or cause.message
-        return f"OCI runtime exec failed: {said}: unknown", code
+        return f"OCI runtime exec failed: {said}: unknown"
     if isinstance(error, WrongState):
-        return f"Container {asked.container.uid} is not running", code
+        return f"Container {asked.container.uid} is not running"
     if error.context.get("field") == "user":
-        return error.message, code  # moby's own sentence, without our hint
-    return message_of(error), code
+        return error.message  # moby's own sentence, without our hint
+    return message_of(error)
 
 
 def _must_run(container: Container, name: str) -> None:

@@ -151,7 +151,8 @@ def inspect(
         "Comment": str(config.get("comment") or history[-1].get("comment") or ""),
         "Created": str(config.get("created") or "0001-01-01T00:00:00Z"),
     }
-    if version < (1, 45):
+    # moby left them out from 1.45 on; of a commit they are shown all the same, as many ask for it.
+    if version < (1, 45) or config.get("container"):
         found["Container"] = str(config.get("container") or "")
         found["ContainerConfig"] = {**_CONFIG, **(config.get("container_config") or {})}
     found |= {

@@ -158,7 +158,7 @@ def shape(found: Network | Builtin, containers: bool) -> JSON:
         **values,
         "IPAM": {
             "Driver": "default",
-            "Options": None if default else networks.ipam_options(found) or {},
+            "Options": networks.ipam_options(found),
             "Config": [networks.ipam_config(found)],
         },
         "Internal": found.internal,

@@ -89,8 +89,7 @@ async def image_load(call: Call) -> web.StreamResponse:
         try:
             check(row)
         except QuaysideError as error:
-            if not lines.begun:
-                raise
+            # Of what the archive holds, as of a full disk on the way: always a line, as moby.
             await lines.fail(message_of(error))
             return await lines.end()
         for name, before in row.result["renamed"]:

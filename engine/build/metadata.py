@@ -129,8 +129,8 @@ def with_env(env: Sequence[str], pairs: Sequence[tuple[str, str]]) -> tuple[str,
 
 
 def env_values(env: Sequence[str]) -> dict[str, str]:
-    """NAME=value entries as a mapping."""
-    return {name: value for name, _, value in (entry.partition("=") for entry in env)}
+    """NAME=value entries as a mapping; a bare NAME is none."""
+    return {name: value for name, given, value in (e.partition("=") for e in env) if given}
 
 
 def working_dir(current: str, path: str) -> str:

@@ -36,7 +36,8 @@ def check_id(id: str) -> str:
 class ContainerSettings:
     """`image` is the config's digest, `chain` the chain id of its layers ("" for none).
 
-    `env` is the image's and the request's together, `NAME=value`. `volumes` are container paths
+    `env` is the image's and the request's together: `NAME=value`, or `NAME` for
+    one that is to be unset. `volumes` are container paths
     with an anonymous volume; `networks` names, for people; `network_mode` as given (bridge, none,
     host, container:NAME, a network's name), `endpoints` the wishes by network. `stop_timeout` is
     in seconds, -1 waits for ever. `healthcheck` is the image's and the request's together, None

@@ -61,11 +61,11 @@ def until(check: Any, seconds: float = 10) -> Any:
 
 
 def test_the_life_of_one(api: EngineApi) -> None:
-    id = create(api, name="one", Env=["A=1"], Labels={"a": "b"}, Tty=True)
+    id = create(api, name="one", Env=["A=1", "BARE"], Labels={"a": "b"}, Tty=True)
     made = inspect(api, "one")
     assert made["Id"] == id
     assert (made["State"]["Status"], made["State"]["StartedAt"][:4]) == ("created", "0001")
-    assert made["Config"]["Env"] == ["A=1", "PATH=/bin:/usr/bin"]
+    assert made["Config"]["Env"] == ["A=1", "BARE", "PATH=/bin:/usr/bin"]
     assert api.post(f"/containers/{id[:4]}/start").status == 204
     assert api.post("/containers/one/start").status == 304
     running = inspect(api, "%2Fone")

@@ -123,7 +123,7 @@ def test_a_resize_while_it_runs(api: EngineApi, box: Box) -> None:
         (
             "nosuch",
             {},
-            127,
+            126,
             f'{REFUSED}exec: "nosuch": executable file not found in $PATH: unknown\r\n',
         ),
         (

@@ -182,7 +182,9 @@ def test_save_load_and_import(docker: Docker, name: str, base: PushedImage, tmp_
     (image,) = json.loads(docker("inspect", "kept:1"))
     assert (image["Id"], image["RepoDigests"]) == (base.config, [])
     assert docker("load", "-q", stdin=archive.read_bytes()) == "Loaded image: kept:1\n"
-    assert "neither manifest.json" in docker("load", stdin=tar_of({"a": b"b"}), fails=True)
+    refused = docker("load", stdin=tar_of({"a": b"b"}), fails=True)
+    assert "neither manifest.json" in refused
+    assert "Error response" not in refused  # a line of the answer
     assert "No such image: nope" in docker("save", "nope", fails=True)
     made = docker(
         *("import", "-c", 'CMD ["/x"]', "-c", "ENV A=b", "-m", "from a tar", "-", "from/tar:1"),
@@ -203,6 +205,8 @@ def test_commit_keeps_what_a_container_changed(docker: Docker, name: str) -> Non
     assert docker("run", "--rm", "made:1", "sh", "-c", "ls /bin/ls || echo gone $A") == "gone 1\n"
     (image,) = json.loads(docker("inspect", "made:1"))
     (parent,) = json.loads(docker("inspect", name))
+    (container,) = json.loads(docker("inspect", "c1"))
+    assert image["Container"] == container["Id"]
     assert (image["Parent"], image["Comment"], image["Author"]) == (parent["Id"], "why", "who")
     assert image["RootFS"]["Layers"][:2] == parent["RootFS"]["Layers"]
     refused = docker("rmi", name, fails=True)

@@ -95,7 +95,8 @@ def test_networks(api: EngineApi, box_site: BoxSite) -> None:
     assert made.status == 201 and made.json["Warning"] == ""
     uid = made.json["Id"]
     shape = api.get("/networks/own").json
-    assert shape["Id"] == uid and shape["IPAM"]["Config"] == [config]
+    assert shape["Id"] == uid
+    assert shape["IPAM"] == {"Driver": "default", "Options": None, "Config": [config]}
     assert (shape["Driver"], shape["Scope"], shape["Internal"]) == ("bridge", "local", False)
     assert (shape["Attachable"], shape["Labels"], shape["Containers"]) == (True, {"a": "b"}, {})
     assert api.get(f"/networks/{uid[:12]}").json == shape
@@ -140,6 +141,13 @@ def test_networks(api: EngineApi, box_site: BoxSite) -> None:
     ):  # fmt: skip
         answer = api.call(method, path, sent)
         assert (answer.status, answer.message) == (status, message)
+    later = api.post("/containers/create?name=later", {"Image": "box", "Cmd": ["true"]}).json["Id"]
+    body = {"Container": later, "EndpointConfig": {"MacAddress": "02:42:ac:11:00:02"}}
+    assert api.post("/networks/own/connect", body).status == 200
+    waits = api.get("/containers/later/json").json["NetworkSettings"]["Networks"]
+    assert (waits["own"]["MacAddress"], waits["own"]["IPAddress"]) == ("02:42:ac:11:00:02", "")
+    assert waits["bridge"]["MacAddress"] == ""
+    assert api.call("DELETE", "/containers/later").status == 204
     assert names(api, "networks", type=["builtin"]) == ["bridge", "host", "none"]
     assert names(api, "networks", name=["ow"]) == ["own"]
     assert names(api, "networks", id=[uid[:8]]) == ["own"]
