@@ -1,7 +1,7 @@
 """RUN: one command on a mounted snapshot, with the network, and without a trace of ours in it.
 
-hosts, resolv.conf and hostname are bind mounted, their mount points taken away again; the
-interface is plumbed between create and start. Leaves keys, the cache and the layer to
+hosts, resolv.conf and hostname are bind mounted, their mount points taken away again; all steps of
+a build share one network namespace. Leaves keys, the cache and the layer to
 engine.build.solver, processes and cgroups to engine.runtime.
 """
 
@@ -22,6 +22,7 @@ from engine.build.workspace import Workspace, release_network
 from engine.containers.etc import write_etc
 from engine.dockerfile.instructions import Run
 from engine.network.addresses import mac_for
+from engine.network.held import HeldNamespace
 from engine.network.spec import Attachment
 from engine.runtime.rootfs import lookup, opened
 from engine.runtime.spec import Mount, ProcessSpec, environment, shm_mount
@@ -35,16 +36,17 @@ _ETC = "etc"
 
 
 class Uplink:
-    """The build's network: an address from the first step that needs it to the end."""
+    """The build's network: an address and a namespace from the first step that needs them to the
+    end. Between two steps nothing runs in it."""
 
     def __init__(self, engine: BuildEngine, workspace: Workspace) -> None:
         self._engine = engine
         self._workspace = workspace
         self._attachment: Attachment | None = None
+        self._namespace: HeldNamespace | None = None
 
     def attachments(self) -> tuple[Attachment, ...]:
-        """One, or none where the engine has no network; `attach` makes the bridge where it is
-        missing. Raises NoSpace."""
+        """One, or none where the engine has no network. Raises NoSpace."""
         engine = self._engine
         if engine.network is None or engine.networks is None or engine.addresses is None:
             return ()
@@ -54,14 +56,26 @@ class Uplink:
             self._attachment = Attachment(network, address, mac_for(address))
         return (self._attachment,)
 
-    def attach(self, pid: int) -> None:
-        """Plumb a step. The interface of the one before went with its namespace; only the last
-        is detached, by `close`: that looks for flows to drop and takes as long as attaching."""
-        for attachment in self.attachments():
-            assert self._engine.networks is not None
-            self._engine.networks.attach(attachment, self._workspace.owner, pid)
+    def namespace(self) -> str:
+        """The file of the namespace a step joins; "" where there is no network. Made and plumbed
+        at the first step's call, with the bridge where it is missing. Raises NetworkFailed."""
+        engine = self._engine
+        if self._namespace is None and self.attachments():
+            assert engine.networks is not None
+            held = HeldNamespace()
+            try:
+                for attachment in self.attachments():
+                    engine.networks.attach(attachment, self._workspace.owner, held.pid)
+            except BaseException:
+                held.close()
+                raise
+            self._namespace = held
+        return self._namespace.path if self._namespace else ""
 
     def close(self) -> None:
+        if self._namespace is not None:
+            self._namespace.close()
+            self._namespace = None
         if self._attachment is not None:
             release_network(self._workspace, self._engine)
             self._attachment = None
@@ -120,9 +134,9 @@ def run_command(
                 mounts=mounts,
                 limits=options.limits,
                 shm=shm_mount() if options.shm_bytes is None else shm_mount(options.shm_bytes),
+                network=uplink.namespace() if attachments else "",
             ),
             output.write,
-            attach=uplink.attach if attachments else None,
             cancel=cancellation,
         )
     finally:

@@ -31,14 +31,6 @@ _PREFIX = "step-"
 _CHUNK = 65536
 _DEATH_SECONDS = 10.0
 
-# Runs between create and start, as the runtime's child: hands the state (with init's pid) over
-# and waits for the word to go on. The pipes are the runtime's own descriptors, reached through
-# /proc because runtimes close what they do not know. Our death closes them: the step then ends.
-_HOOK = (
-    'IFS= read -r state; printf "%s\\n" "$state" >"/proc/$PPID/fd/$1" && read -r word '
-    '<"/proc/$PPID/fd/$2"'
-)
-
 
 class Cancellation:
     """Asked for in one thread, seen by every step that was given it, in others. Never undone."""
@@ -67,7 +59,8 @@ class Cancellation:
 class Step:
     """`id` is unique in the home, of letters, digits, `-` and `_`; `rootfs` is mounted and ours.
 
-    Without an `attach` callback the step has a network namespace with nothing but its loopback.
+    `network` is the file of the network namespace it runs in; without, it has one of its own with
+    nothing but a loopback.
     """
 
     id: str
@@ -77,6 +70,7 @@ class Step:
     mounts: tuple[Mount, ...] = ()
     limits: Limits = field(default_factory=Limits)
     shm: Mount = field(default_factory=shm_mount)
+    network: str = ""
 
 
 def run_step(
@@ -84,16 +78,14 @@ def run_step(
     step: Step,
     output: Callable[[Stream, bytes], None],
     *,
-    attach: Callable[[int], None] | None = None,
     cancel: Cancellation | None = None,
 ) -> int:
     """Run the step to its end; the exit code (128 + n for a signal, 126/127 as a shell has them).
 
     `output` gets the bytes as they come, in this thread; while it blocks, so does the step.
-    `attach` gets the pid whose network namespace is the step's, before the command starts.
     stdin is /dev/null. Whatever happens, no process, cgroup, mount point or state is left.
-    Raises Cancelled, RuntimeFailed, Conflict (a step with this id runs), and what the callbacks
-    raise (after killing the step).
+    Raises Cancelled, RuntimeFailed, Conflict (a step with this id runs), and what `output` raises
+    (after killing the step).
     """
     if cancel is not None and cancel.cancelled:
         raise Cancelled(f"step {step.id} was cancelled before it began", id=step.id)
@@ -107,7 +99,7 @@ def run_step(
     try:
         _bury(runtime, bundle)
         stubs.create(_targets(step))
-        return _Run(runtime, step, name, bundle, output, attach, cancel).run()
+        return _Run(runtime, step, name, bundle, output, cancel).run()
     finally:
         runtime.purge(name)
         stubs.remove()
@@ -142,7 +134,7 @@ def _bury(runtime: OCIRuntime, bundle: Path) -> None:
 
 
 class _Run:
-    """One run of one step: the runtime's process, its two pipes, the hook and the cancel."""
+    """One run of one step: the runtime's process, its two pipes and the cancel."""
 
     def __init__(
         self,
@@ -151,23 +143,15 @@ class _Run:
         name: str,
         bundle: Path,
         output: Callable[[Stream, bytes], None],
-        attach: Callable[[int], None] | None,
         cancel: Cancellation | None,
     ) -> None:
         self.runtime, self.step, self.name, self.bundle = runtime, step, name, bundle
-        self.output, self.attach, self.cancel = output, attach, cancel
+        self.output, self.cancel = output, cancel
         self.log = bundle / "runtime.log"
-        # Ours: the state from the hook, the word to the hook. The runtime's: the other ends.
-        self.state, self.word = -1, -1
 
     def run(self) -> int:
-        theirs: tuple[int, ...] = ()
-        if self.attach is not None:
-            self.state, state_in = os.pipe()
-            word_out, self.word = os.pipe()
-            theirs = (state_in, word_out)
         try:
-            self._write_config(theirs)
+            self._write_config()
             with subprocess.Popen(
                 [
                     *(str(self.runtime.binary), *self.runtime.arguments()),
@@ -177,34 +161,22 @@ class _Run:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=theirs,
                 env=ENVIRONMENT,
                 bufsize=0,
             ) as process:
                 try:
-                    _close(*theirs)
-                    theirs = ()
                     self._pump(process)
                 except BaseException:
                     # The runtime first: it must not go on making what the purge takes away.
                     process.kill()
                     self.runtime.purge(self.name)
                     raise
-                finally:
-                    _close(self.state, self.word)
-                    self.state = self.word = -1
                 code = process.wait()
         except OSError as error:
             raise RuntimeFailed(f"cannot run step {self.step.id}: {error}") from error
-        finally:
-            _close(self.state, self.word, *theirs)
         return self._outcome(code)
 
-    def _write_config(self, pipes: tuple[int, ...]) -> None:
-        hook = {
-            "path": "/bin/sh",
-            "args": ["sh", "-c", _HOOK, "sh", *(str(number) for number in pipes)],
-        }
+    def _write_config(self) -> None:
         spec = build_spec(
             ContainerSpec(
                 process=self.step.process,
@@ -214,7 +186,7 @@ class _Run:
                 mounts=self.step.mounts,
                 limits=self.step.limits,
                 shm=self.step.shm,
-                hooks={"createRuntime": [hook]} if pipes else {},
+                joined={"network": self.step.network} if self.step.network else {},
             )
         )
         (self.bundle / "config.json").write_text(json.dumps(spec))
@@ -226,9 +198,8 @@ class _Run:
             process.stderr.fileno(): "stderr",
         }
         poller = select.poll()
-        for number in (*names, self.state, self.cancel.fileno() if self.cancel else -1):
-            if number >= 0:
-                poller.register(number, select.POLLIN)
+        for number in (*names, *((self.cancel.fileno(),) if self.cancel else ())):
+            poller.register(number, select.POLLIN)
         while names:
             for number, _ in poller.poll():
                 if number in names:
@@ -238,23 +209,8 @@ class _Run:
                     else:
                         poller.unregister(number)
                         del names[number]
-                elif number == self.state:
-                    poller.unregister(number)
-                    self._attach()
                 else:
                     raise Cancelled(f"step {self.step.id} was cancelled", id=self.step.id)
-
-    def _attach(self) -> None:
-        line = b""
-        # A state is far shorter than a pipe's atomic write, but read on to be sure.
-        while not line.endswith(b"\n") and (data := os.read(self.state, _CHUNK)):
-            line += data
-        if not line.endswith(b"\n"):
-            return  # the runtime failed before its hook: its exit code and log say how
-        assert self.attach is not None
-        self.attach(int(json.loads(line)["pid"]))
-        with suppress(BrokenPipeError):
-            os.write(self.word, b"go\n")
 
     def _outcome(self, code: int) -> int:
         if code == 0:
@@ -321,9 +277,3 @@ def _lock(bundle: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
-
-
-def _close(*descriptors: int) -> None:
-    for descriptor in descriptors:
-        if descriptor >= 0:
-            os.close(descriptor)

@@ -15,6 +15,7 @@ import pytest
 
 from engine.config import EngineConfig
 from engine.errors import Cancelled, Conflict, RuntimeFailed
+from engine.network.held import HeldNamespace
 from engine.runtime import cgroups, processes
 from engine.runtime.oci_runtime import OCIRuntime
 from engine.runtime.spec import Mount, ProcessSpec, environment
@@ -137,31 +138,24 @@ def test_an_error_in_a_callback_ends_the_step(runtime: OCIRuntime, rootfs: Path)
     with pytest.raises(ValueError, match="full"):
         run_step(runtime, shell(rootfs, "echo x; sleep 95"), broken)
 
-    def refuse(pid: int) -> None:
-        raise ValueError("no bridge")
 
-    with pytest.raises(ValueError, match="no bridge"):
-        run_step(runtime, shell(rootfs, "touch /tmp/ran"), Output(), attach=refuse)
-    assert not (rootfs / "tmp/ran").exists()
-
-
-def test_network_hook_between_create_and_start(runtime: OCIRuntime, rootfs: Path) -> None:
-    seen: list[str] = []
-
-    def attach(pid: int) -> None:
-        seen.append(str(Path(f"/proc/{pid}/ns/net").readlink()))
-        subprocess.run(
-            ["nsenter", "-t", str(pid), "-n", "ip", "link", "add", "q0", "type", "bridge"],
-            check=True,
-        )
-
-    output = Output()
-    assert run_step(runtime, shell(rootfs, "ip -o link"), output, attach=attach) == 0
-    assert b"q0" in output.streams["stdout"] and b"lo" in output.streams["stdout"]
-    assert seen and seen[0] != str(Path("/proc/self/ns/net").readlink())
+def test_a_step_joins_a_network_namespace_of_ours(runtime: OCIRuntime, rootfs: Path) -> None:
+    held = HeldNamespace()
+    try:
+        inside = ["nsenter", f"--net={held.path}", "ip", "link", "add", "q0", "type", "bridge"]
+        subprocess.run(inside, check=True)
+        for _ in range(2):
+            output = Output()
+            step = shell(rootfs, "ip -o link; ping -c1 127.0.0.1", network=held.path)
+            assert run_step(runtime, step, output) == 0
+            assert b"q0" in output.streams["stdout"] and b"lo" in output.streams["stdout"]
+            assert b"1 packets received" in output.streams["stdout"]
+        assert Path(held.path).readlink() != Path("/proc/self/ns/net").readlink()
+    finally:
+        held.close()
 
 
-def test_without_a_hook_only_loopback(runtime: OCIRuntime, rootfs: Path) -> None:
+def test_without_a_network_only_loopback(runtime: OCIRuntime, rootfs: Path) -> None:
     output = Output()
     assert run_step(runtime, shell(rootfs, "ip -o link; ping -c1 127.0.0.1"), output) == 0
     lines = [line for line in output.streams["stdout"].splitlines() if b"link/" in line]
@@ -228,7 +222,7 @@ from engine.runtime.spec import ProcessSpec
 from engine.runtime.steps import Step, run_step
 runtime = OCIRuntime(Path(sys.argv[1]), sys.argv[2])
 step = Step("killed", Path(sys.argv[3]), ProcessSpec(args=("/bin/sh", "-c", "echo up; sleep 94")))
-run_step(runtime, step, lambda stream, data: print(data, flush=True), attach=lambda pid: None)
+run_step(runtime, step, lambda stream, data: print(data, flush=True))
 """
 
 
