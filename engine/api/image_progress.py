@@ -30,6 +30,11 @@ def bar(text: str, id: str, current: int, total: int) -> Line:
     }
 
 
+def is_here(progress: Mapping[str, Any]) -> bool:
+    """Whether all the layers a pull knows of so far are on this machine."""
+    return all(layer["kind"] == "exists" for layer in progress.get("layers") or ())
+
+
 class PullLines:
     """What is said of one pull; give it each progress as it comes."""
 

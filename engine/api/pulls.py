@@ -14,11 +14,11 @@ from aiohttp import web
 
 from engine.api.call import Call, Routes
 from engine.api.errors import OperationFailed, answer
-from engine.api.image_progress import PullLines, PushLines, status
+from engine.api.image_progress import PullLines, PushLines, is_here, status
 from engine.api.json_lines import JsonLines
 from engine.api.operations import check, steps
 from engine.api.registry_words import pull_error, push_error, sign_in_of
-from engine.errors import InvalidInput, QuaysideError, WrongState
+from engine.errors import InvalidInput, QuaysideError, Unsupported, WrongState
 from engine.models import Operation
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
@@ -34,7 +34,7 @@ _watched: Counter[int] = Counter()
 
 
 async def pull(call: Call) -> web.StreamResponse:
-    """`fromImage`, `tag` (or a digest), `platform`."""
+    """`fromImage`, `tag` (or a digest), `platform`. Without a tag moby pulls all; we refuse."""
     name = _pulled_name(call)
     reference = Reference.parse(name)
     platform = call.text("platform")
@@ -63,9 +63,13 @@ async def _pulled(
 ) -> web.StreamResponse:
     said = PullLines()
     async for row in steps(work, lambda: lines.gone):
-        layers = said.next(row.progress)
-        if (layers or row.state == Operation.State.DONE) and not lines.begun:
-            title = str(reference.digest or reference.tag)
+        done = row.state == Operation.State.DONE
+        # As moby: of an image that is here already, by whatever name, no layer is told of; whether
+        # it was shows at the end.
+        here = is_here(row.progress)
+        layers = [] if here and not (done and row.result["new"]) else said.next(row.progress)
+        if (layers or done) and not lines.begun:
+            title = reference.canonical() if reference.digest else str(reference.tag)
             await lines.send(status(f"Pulling from {reference.path}", title))
         await lines.send(*layers)
         if row.is_open:
@@ -166,5 +170,10 @@ def _pulled_name(call: Call) -> str:
     if not name:
         raise InvalidInput("invalid reference format")
     if not tag:
+        if "@" not in name and ":" not in name.rpartition("/")[2]:
+            raise Unsupported(
+                "pulling all tags of a repository is not supported",
+                hint=f"name one, as {name}:latest",
+            )
         return name
     return f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}"

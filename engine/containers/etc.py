@@ -118,9 +118,8 @@ def _extra_hosts(entries: Sequence[str], attachments: Sequence[Attachment]) -> s
 
 
 def _own_lines(name: str, attachments: Sequence[Attachment]) -> str:
-    """Docker's text; without a network the own name means the loopback."""
-    addresses = [str(one.address) for one in attachments] or ["127.0.1.1"]
-    return "".join(f"{address}\t{name}\n" for address in addresses)
+    """Docker's text; without a network the file does not have the own name."""
+    return "".join(f"{one.address}\t{name}\n" for one in attachments)
 
 
 def _read(path: Path) -> str:

@@ -238,8 +238,8 @@ def networks_prune(
     label: Iterable[str] = (),
     label_not: Iterable[str] = (),
 ) -> Operation:
-    """Remove user-defined networks that no running container is on, of those made before `until`; `label`
-    and `label_not` are `key` or `key=value`. Its result: {"networks": [names]}."""
+    """Remove user-defined networks that no running container is on, of those made before `until`;
+    `label` and `label_not` are `key` or `key=value`. Its result: {"networks": [names]}."""
     return operations.submit(
         Operation.Kind.NETWORK_PRUNE,
         namespace,

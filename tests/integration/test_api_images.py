@@ -125,9 +125,13 @@ def test_pull_as_docker_says_it(
         f"{name}:latest",
     ]
     again = docker("pull", name)
-    assert f"{first}: Already exists" in again
+    assert "Already exists" not in again
+    assert "pulling all tags of a repository is not supported" in docker(
+        "pull", "-a", name, fails=True
+    )
     assert f"Status: Image is up to date for {name}:latest" in again
-    assert f"{name}@{base.top}" in docker("pull", f"{name}@{base.top}")
+    by_digest = docker("pull", f"{name}@{base.top}")
+    assert by_digest.startswith(f"{name}@{base.top}: Pulling from lib/base\n")
     assert docker("pull", f"{name}:nope", fails=True).strip() == (
         f"Error response from daemon: manifest for {name}:nope not found:"
         " manifest unknown: manifest unknown"

@@ -158,7 +158,8 @@ def test_stopped_containers_and_removal(node: Namespace) -> None:
     done(containers.container_stop(web, ACTOR, grace=0))
     bridge = own.bridge
     assert bridge in host().network.observe().bridges
-    done(networks.network_remove(own, ACTOR))
+    assert networks.prunable(node) == [own]  # who only stands on it does not keep it
+    assert done(networks.networks_prune(node, ACTOR)).result == {"networks": ["own"]}
     assert bridge not in host().network.observe().bridges
     web.refresh_from_db()
     assert "no such network: own" in failed(containers.container_start(web, ACTOR))["message"]

@@ -84,6 +84,8 @@ def test_changes_go_over_the_containers_config() -> None:
     assert (found.cmd, found.entrypoint, found.user) == (("sh",), ("/e",), "u")
     assert (found.labels, found.working_dir) == ({"x": "1", "y": "2"}, "/w")
     assert found.exposed_ports == ("80/tcp",)
+    # Without a config of the request they are lines after its own.
+    assert merged(changed(own, ["ENV C=4"]), own).env == ("A=1", "B=2", "C=4")
     # An entrypoint of one's own resets the command, as with docker run.
     assert merged(changed(ContainerConfig(), ['ENTRYPOINT ["/f"]']), own).cmd is None
     assert merged(changed(ContainerConfig(), ['CMD ["x"]']), own).entrypoint == ("/e",)

@@ -54,8 +54,10 @@ def commit(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
             name=container.image_name,
         )
     settings = ContainerSettings.from_json(container.settings)
-    asked = changed(ContainerConfig.from_json(args["config"]), args["changes"])
-    config = merged(asked, _config_of(settings))
+    own = _config_of(settings)
+    # As moby: without a config the changes are lines after the container's own.
+    given = ContainerConfig.from_json(args["config"]) if args["config"] else own
+    config = merged(changed(given, args["changes"]), own)
     base = ImageConfig.from_json(container.image.config)
     with Leases.of(host().config).take() as lease:
         lease.keep(*base.rootfs.chain_ids, *(layer.digest for layer in layers_of(container.image)))
@@ -80,7 +82,7 @@ def commit(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
                 "comment": args["message"],
                 "container": container.uid,
                 "container_config": {
-                    **_config_of(settings).to_dict(),
+                    **own.to_dict(),
                     "Hostname": settings.hostname,
                     "Image": container.image_name,
                 },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.errors import NotFound
 from engine.images.save import Piece, Saved, save
 from engine.models import Image, Namespace, Tag
 from engine.oci.digest import Digest
@@ -15,7 +16,7 @@ def archive(namespace: Namespace, names: list[str]) -> list[Piece]:
     its tags, an id for none. Raises NotFound, InvalidInput."""
     chosen: dict[int, tuple[Image, list[Reference]]] = {}
     for name in names:
-        image, tag = images.find_named(namespace, name)
+        image, tag = _found(namespace, name)
         if tag is None:
             chosen.setdefault(image.pk, (image, []))
             continue
@@ -41,6 +42,22 @@ def archive(namespace: Namespace, names: list[str]) -> list[Piece]:
     for image, _ in with_names:
         images.image_event(image, "save")
     return pieces
+
+
+def _found(namespace: Namespace, name: str) -> tuple[Image, Tag | None]:
+    """A repository need not have a `latest` to be saved, and an error does not make one up."""
+    try:
+        return images.find_named(namespace, name)
+    except NotFound as error:
+        if _has_tag(name) or "@" in name:
+            raise
+        repository = Reference.parse(name).repository
+        tag = Tag.objects.filter(namespace=namespace, repository=repository).first()
+        if tag is None:
+            raise NotFound(
+                error.message, hint=error.hint, **{**error.context, "name": name}
+            ) from error
+        return tag.image, tag
 
 
 def _has_tag(name: str) -> bool:

@@ -34,7 +34,7 @@ def handle(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
 
 def _pull(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
     """The result: {image: id, digest: what the name stood for, updated: whether it was another or
-    none before}."""
+    none before, new: whether no image of this id was here}."""
     reference = Reference.parse(operation.args["reference"])
     platform = operation.args.get("platform")
     tally = LayerTally(
@@ -43,6 +43,7 @@ def _pull(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
         )
     )
     before = images.named(operation.namespace, reference)
+    ids = set(Image.objects.for_namespace(operation.namespace).values_list("digest", flat=True))
     image, pulled = fetched(
         operation.namespace,
         reference,
@@ -56,6 +57,7 @@ def _pull(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
         "image": image.digest,
         "digest": str(pulled.resolved.digest),
         "updated": before is None or before.digest != image.digest,
+        "new": image.digest not in ids,
     }
 
 

@@ -326,12 +326,10 @@ def _prune(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
     for network in found:
         if cancelled.is_set():
             break
-        if network.endpoints.exists():
-            continue  # a container has come meanwhile
         try:
             _remove(network)
         except Forbidden:
-            continue
+            continue  # a container has started meanwhile
         names.append(network.name)
     return {"networks": names}
 
