@@ -178,7 +178,7 @@ def inspect(
 
 def history(image: Image, parents: Sequence[Image], names: Names) -> list[dict[str, Any]]:
     """GET /images/NAME/history, the latest entry first; `parents` are those known, nearest first,
-    each taken to be one entry further down as in moby."""
+    each at the entry that was its last."""
     sizes = iter([unpacked(layer) for layer in image.layers])
     entries: list[dict[str, Any]] = [
         {
@@ -192,9 +192,11 @@ def history(image: Image, parents: Sequence[Image], names: Names) -> list[dict[s
         for entry in image.config.get("history") or ()
     ]
     entries.reverse()
-    for entry, one in zip(entries, (image, *parents), strict=False):
-        entry["Id"] = one.digest
-        entry["Tags"] = names.tags(one) or None
+    for one in (image, *parents):
+        at = len(entries) - len(one.config.get("history") or ())
+        if 0 <= at < len(entries):
+            entries[at]["Id"] = one.digest
+            entries[at]["Tags"] = names.tags(one) or None
     return entries
 
 

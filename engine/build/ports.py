@@ -18,6 +18,7 @@ from engine.config import EngineConfig
 from engine.content import ContentStore
 from engine.network.manager import NetworkManager
 from engine.network.spec import NetworkSpec
+from engine.oci.digest import Digest
 from engine.oci.image import Descriptor, ImageConfig
 from engine.runtime.oci_runtime import OCIRuntime
 from engine.runtime.resources import Limits
@@ -144,7 +145,8 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class BuildResult:
-    """`config.digest` is the image's id; `size` the bytes of manifest, config and layers."""
+    """`config.digest` is the image's id; `size` the bytes of manifest, config and layers;
+    `base` the id of the image it came FROM, None for scratch."""
 
     manifest: Descriptor
     config: Descriptor
@@ -152,3 +154,4 @@ class BuildResult:
     layers: tuple[Descriptor, ...]
     size: int
     steps: tuple[StepResult, ...]
+    base: Digest | None = None

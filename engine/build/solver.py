@@ -88,6 +88,7 @@ class _Build:
             layers=manifest.layers,
             size=top.size + config.size + sum(layer.size for layer in manifest.layers),
             steps=self.reporter.results,
+            base=state.base,
         )
 
     def _stage(self, stage: Stage) -> StageState:
@@ -180,7 +181,7 @@ class _Build:
             step, "built" if reason or fetched else "cached", reason, id=short(digest)
         )
         state = StageState.of_image(key, image.image_config, image.layers, scope)
-        return replace(state, missed=step.n if reason else None)
+        return replace(state, missed=step.n if reason else None, base=image.config.digest)
 
     def _triggers(self, stage: Stage, state: StageState) -> tuple[StageState, tuple[Step, ...]]:
         """The stage's steps with its base's ONBUILD triggers among them, which run this once: the

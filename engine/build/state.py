@@ -18,7 +18,7 @@ COMMENT = "quayside.dockerfile.v0"
 class StageState:
     """`key` is the cache key of the last step, `chain` the snapshot's name (None: nothing yet),
     `missed` the number of the first step that had to be built, `cmd_is_ours` whether this stage
-    has set CMD."""
+    has set CMD, `base` the id of the image it came FROM."""
 
     key: str
     platform: Platform
@@ -31,6 +31,7 @@ class StageState:
     created: str | None = None
     missed: int | None = None
     cmd_is_ours: bool = False
+    base: Digest | None = None
 
     @property
     def env(self) -> dict[str, str]:

@@ -2,7 +2,8 @@
 goes with them, and what stands in the way.
 
 Rows only, in one transaction; layers and blobs nobody needs any more are collected afterwards, by
-engine.services.work.images. A *parent* is what an image was committed from.
+engine.services.work.images. A *parent* is what an image was committed or built from: without the
+images of single steps that moby's builder leaves in between.
 """
 
 from __future__ import annotations
@@ -104,14 +105,14 @@ def content_of(image: Image) -> list[str]:
 
 
 def children(image: Image) -> list[Image]:
-    """Images committed from this one."""
+    """Images committed or built from this one."""
     found = Image.objects.filter(namespace=image.namespace_id, config__parent=image.digest)
     return [one for one in found if parent_of(one) is not None]
 
 
 def parent_of(image: Image) -> Image | None:
-    """What it was committed from, while that is here; the config says so and could say anything,
-    so the layers must agree."""
+    """What it was made from, while that is here; the config says so and could say anything, so
+    the layers must agree."""
     digest = image.config.get("parent")
     if not isinstance(digest, str):
         return None

@@ -283,11 +283,14 @@ def _record(build: Build, result: BuildResult, more_tags: Sequence[str]) -> Imag
     with transaction.atomic():
         image = _found(build, str(result.config.digest), names)
         if image is None:
+            config = json.loads(host().content.read(result.config.digest))
+            # The row's alone: what was built must not depend on where from.
+            parent = {"parent": str(result.base)} if result.base else {}
             image = images.image_record(
                 build.namespace,
                 digest=str(result.config.digest),
                 manifest_digest=str(result.manifest.digest),
-                config=json.loads(host().content.read(result.config.digest)),
+                config={**config, **parent},
                 layers=layer_rows(result.layers, result.image_config.rootfs.diff_ids),
                 names=names,
             )
