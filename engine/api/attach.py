@@ -96,7 +96,11 @@ async def attach_ws(call: Call) -> web.StreamResponse:
     container, wish, terms = await _asked(call)
     form = Format(wish.stdout, wish.stderr, framed=False)
     directory = ContainerDir(call.config, container.uid)
-    async with _run_of(call, container) as run, sources().reading(directory.log, form) as source:
+    async with (
+        _run_of(call, container) as run,
+        sources().reading(directory.log, form) as source,
+        _held(call, container, wish) as held,
+    ):
         offset = await asyncio.to_thread(_begin, directory, container, wish)
         happened(container, "attach")
         socket = web.WebSocketResponse(max_msg_size=_MOST_MESSAGE, heartbeat=None)
@@ -123,6 +127,7 @@ async def attach_ws(call: Call) -> web.StreamResponse:
                     task.cancel()
                 await asyncio.gather(reading, writing, return_exceptions=True)
                 process.close()
+                held.close()
         elif wish.logs:
             async for data in stored(directory.log, form, offset, source.end):
                 await write(data)

@@ -6,6 +6,7 @@ Nothing here asks the database: a list of a thousand containers gives the rows i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -73,8 +74,10 @@ def networks_shape(container: Container, endpoints: Iterable[Endpoint]) -> JSON:
     running = container.is_running
     if mode in BUILTIN:
         shape = endpoint_shape(None, None, False)
-        uid = builtin_uid(container.namespace_id, mode)
-        return {mode: {**shape, "NetworkID": uid if running else ""}}
+        if running:
+            shape["NetworkID"] = builtin_uid(container.namespace_id, mode)
+            shape["EndpointID"] = sha256(f"{container.uid} {mode}".encode()).hexdigest()
+        return {mode: shape}
     return {
         endpoint.network.name: endpoint_shape(
             endpoint,

@@ -22,6 +22,7 @@ from engine.api.changes import changes, topic
 from engine.api.errors import OperationFailed, kind_of
 from engine.api.failures import in_runcs_words
 from engine.api.fields import Fields
+from engine.api.happenings import settled
 from engine.api.host_config import read_limits, read_restart
 from engine.api.operations import ended
 from engine.api.words import point
@@ -62,6 +63,7 @@ _ALREADY = 304
 async def find(call: Call) -> Container:
     """The container the address names. Raises NotFound, InvalidInput."""
     return await orm(find_container, call.namespace, call.path("id").removeprefix("/"))
+    await settled()
 
 
 async def operate(

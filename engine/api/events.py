@@ -20,6 +20,7 @@ from django.utils import timezone
 
 from engine.api.call import Call, Routes
 from engine.api.changes import changes, everything
+from engine.api.happenings import settled
 from engine.api.words import point
 from engine.errors import InvalidInput
 from engine.models import Event
@@ -40,6 +41,7 @@ async def events(call: Call) -> web.StreamResponse:
     now = timezone.now()
     since, until = (_moment(call, name, now) for name in ("since", "until"))
     wanted = Wanted(call.filters())
+    await settled()
     feed = _Feed(call.namespace.pk, since, until, await orm(_last))
     response = web.StreamResponse(headers={"Content-Type": "application/json"})
     await response.prepare(call.request)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -81,7 +81,7 @@ async def create(call: Call) -> web.Response:
             size=_console_size(body),
         )
     )
-    happened(container, f"exec_create: {' '.join(command)}", execID=asked.id)
+    happened(container, f"exec_create: {_words(command)}", execID=asked.id)
     return reply({"Id": asked.id}, 201)
 
 
@@ -197,9 +197,14 @@ async def _start(asked: Asked) -> Exec:
     asked.pid = started.init_pid if started else 0
     asked.running = True
     asked.up.set()
-    happened(asked.container, f"exec_start: {' '.join(request.args)}", execID=asked.id)
+    happened(asked.container, f"exec_start: {_words(request.args)}", execID=asked.id)
     _beside(_watch(asked, made))
     return made
+
+
+def _words(command: Sequence[str]) -> str:
+    """moby: the program, a blank, its arguments, of which there may be none."""
+    return f"{command[0]} {' '.join(command[1:])}"
 
 
 async def _watch(asked: Asked, made: Exec) -> None:

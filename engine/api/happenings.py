@@ -39,6 +39,14 @@ def happened(container: Container, action: str, **more: str) -> None:
         _writing = asyncio.create_task(_write())
 
 
+async def settled() -> None:
+    """Wait until all that has happened is written: before what comes after it by somebody's wish,
+    and before events are read."""
+    if _writing is not None and not _writing.done():
+        _now.set()
+        await asyncio.wait({_writing})
+
+
 async def _write() -> None:
     while _waiting:
         # An exec's three come together as a rule; and not while it is being answered.

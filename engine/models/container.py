@@ -49,11 +49,11 @@ class ContainerQuerySet(models.QuerySet["Container"]):
         return self.filter(state=Container.State.RUNNING)
 
     def lookup(self, name_or_id: str) -> ContainerQuerySet:
-        """By name, full id, or a beginning of the id of at least 3 digits."""
-        found = Q(name=name_or_id)
-        if len(name_or_id) >= 3:
-            found |= Q(uid__startswith=name_or_id)
-        return self.filter(found)
+        """By full id or name; where there is none, by a beginning of the id however short."""
+        exact = self.filter(Q(uid=name_or_id) | Q(name=name_or_id))
+        if not name_or_id or exact.exists():
+            return exact
+        return self.filter(uid__startswith=name_or_id)
 
     def search(self, text: str) -> ContainerQuerySet:
         text = text.strip()

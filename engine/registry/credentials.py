@@ -14,6 +14,7 @@ import json
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from engine.errors import InvalidInput
@@ -73,6 +74,17 @@ def handed_over(run_dir: Path, key: str) -> Credentials | None:
         return Credentials(*json.loads((run_dir / "auth" / key).read_text()))
     except FileNotFoundError:
         return None
+
+
+def forget_strays(run_dir: Path, before: float) -> list[str]:
+    """What a killed process did not take back, of before that time (seconds of the epoch)."""
+    found = []
+    for path in (run_dir / "auth").glob("*"):
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < before:
+                path.unlink()
+                found.append("a sign-in nobody took back dropped")
+    return found
 
 
 def take_back(run_dir: Path, key: str) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,18 @@ def incoming_new() -> tuple[str, Path]:
     path = incoming_path(key)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     return key, path
+
+
+def forget_strays(before: datetime) -> list[str]:
+    """Incoming files that a killed process left: older, and no open operation's."""
+    waiting = {o.args.get("incoming") for o in Operation.objects.open()}
+    found = []
+    for path in (settings.ENGINE.home / "incoming").glob("*"):
+        with suppress(FileNotFoundError):
+            if path.name not in waiting and path.stat().st_mtime < before.timestamp():
+                path.unlink()
+                found.append(f"an incoming file nobody waits for dropped: {path.name}")
+    return found
 
 
 def image_push(

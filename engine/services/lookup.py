@@ -8,10 +8,10 @@ from engine.models import Container, Namespace
 
 def find_container(namespace: Namespace, name_or_id: str) -> Container:
     """Raises NotFound; a beginning of an id that fits several containers is InvalidInput."""
-    found = list(Container.objects.for_namespace(namespace).lookup(name_or_id)[:3])
+    found = list(Container.objects.for_namespace(namespace).lookup(name_or_id)[:2])
     exact = [c for c in found if name_or_id in (c.name, c.uid)]
     if exact:
-        return exact[0]
+        return next((c for c in exact if c.uid == name_or_id), exact[0])
     if not found:
         raise NotFound(f"no such container: {name_or_id}", kind="container", name=name_or_id)
     if len(found) > 1:

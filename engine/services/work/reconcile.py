@@ -29,8 +29,9 @@ from engine.models import (
     StreamTicket,
     Upload,
 )
+from engine.registry import credentials
 from engine.runtime.steps import reap_steps
-from engine.services import uploads
+from engine.services import image_transfers, uploads
 from engine.services.work import builds, containers, networks, volumes
 from engine.services.work.garbage import collect_garbage
 from engine.services.work.host import host
@@ -236,6 +237,8 @@ def tidy() -> list[str]:
         upload.delete()
         changed.append(f"upload {upload.filename} dropped")
     changed += uploads.forget_strays(now - _UPLOAD_AGE)
+    changed += image_transfers.forget_strays(now - _UPLOAD_AGE)
+    changed += credentials.forget_strays(host().config.run_dir, (now - _UPLOAD_AGE).timestamp())
     kept = set(Build.objects.order_by("-created_at").values_list("pk", flat=True)[:_KEEP_BUILDS])
     for build in Build.objects.exclude(pk__in=kept):
         folder = builds.folder_of(build)
