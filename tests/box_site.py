@@ -39,6 +39,7 @@ import time
 from django.utils import timezone
 from console.models import *
 from engine.models import *
+from engine.network.spec import PortBinding
 from engine.services.containers import *
 from engine.services.terminals import terminal_open
 from engine.services.work.host import host

@@ -192,7 +192,7 @@ async def test_a_container_ends_with_its_conmon(town: Town) -> None:
             os.kill(json.loads(started.read_text())["conmon_pid"], signal.SIGKILL)
         for box, log, shell, pid in zip(boxes, logs, shells, pids, strict=True):
             await log.until(lambda s: s.of("exit"))
-            assert log.of("exit") == {"t": "exit", "code": 137}
+            assert log.of("exit") == {"t": "exit", "code": 137, "by_hand": False}
             await shell.socket.until(lambda s: s.of("end"))
             end = shell.socket.of("end")
             assert end and end["reason"] == "container-stopped", end
