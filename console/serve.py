@@ -34,8 +34,6 @@ BACKLOG = 1024
 PR_SET_PDEATHSIG = 1
 # A process that dies at once is started again after this, so that a mistake does not spin.
 RESTART_SECONDS = 1.0
-# Between two looks for garbage: a page of a hundred rows makes fewer objects that stay.
-GC_ALLOCATIONS = 20_000
 # A process says good-bye to its sockets first (console.webserver), hence the patience.
 STOP_SECONDS = 8.0
 
@@ -148,7 +146,6 @@ def serve_inherited(descriptor: int) -> None:
     # Every full collection would walk all of Django once more, in the middle of some page.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GC_ALLOCATIONS)
     listening = socket.socket(fileno=descriptor)
     WebServer(application, listening, farewell=registry.farewell).run()
 
