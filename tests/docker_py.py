@@ -33,7 +33,12 @@ _OUT = """
 """
 
 # What the tests ask of the host, and an administrator would have to allow.
-_CEILING = {"bind_paths": ["/tmp"], "host_namespaces": True, "network_subnets": ["0.0.0.0/0"]}
+_CEILING = {
+    "bind_paths": ["/tmp"],
+    "devices": ["/dev"],
+    "host_namespaces": True,
+    "network_subnets": ["0.0.0.0/0"],
+}
 
 
 def main() -> int:

@@ -12,10 +12,12 @@ from typing import Any
 
 from engine.models import Container, Endpoint, Network, Port, VolumeUse
 from engine.network.addresses import mac_for
+from engine.services.addresses import wishes_of
 from engine.services.networks import BUILTIN, builtin_uid, is_default, names_of
 from engine.services.volumes import mountpoint
 
 JSON = dict[str, Any]
+_NOTHING: Mapping[str, Any] = {}
 
 
 def endpoint_shape(
@@ -24,16 +26,18 @@ def endpoint_shape(
     running: bool,
     names: Iterable[str] = (),
     more_aliases: Iterable[str] = (),
+    wishes: Mapping[str, Any] = _NOTHING,
 ) -> JSON:
-    """One entry of NetworkSettings.Networks; without an endpoint that of `none` or `host`."""
+    """One entry of NetworkSettings.Networks; without an endpoint that of `none` or `host`. `wishes`
+    is an EndpointSettings' JSON."""
     there = endpoint if running else None
     aliases = [*endpoint.names, *more_aliases] if endpoint is not None else []
     return {
-        "IPAMConfig": _asked(endpoint),
-        "Links": None,
+        "IPAMConfig": _asked(endpoint, wishes),
+        "Links": list(wishes.get("links", ())) or None,
         "Aliases": aliases or None,
         "MacAddress": there.mac if there else _asked_mac(endpoint),
-        "DriverOpts": None,
+        "DriverOpts": dict(wishes.get("driver_options", {})) or None,
         "GwPriority": 0,
         "NetworkID": network.uid if network else "",
         "EndpointID": there.uid if there else "",
@@ -47,10 +51,13 @@ def endpoint_shape(
     }
 
 
-def _asked(endpoint: Endpoint | None) -> JSON | None:
-    if endpoint is None or not endpoint.fixed:
-        return None
-    return {"IPv4Address": endpoint.address}
+def _asked(endpoint: Endpoint | None, wishes: Mapping[str, Any]) -> JSON | None:
+    found: JSON = {}
+    if endpoint is not None and endpoint.fixed:
+        found["IPv4Address"] = endpoint.address
+    if wishes.get("link_local"):
+        found["LinkLocalIPs"] = list(wishes["link_local"])
+    return found or None
 
 
 def _asked_mac(endpoint: Endpoint | None) -> str:
@@ -86,6 +93,7 @@ def networks_shape(container: Container, endpoints: Iterable[Endpoint]) -> JSON:
             names_of(container, endpoint),
             # As moby's until 1.44: compose looks for it.
             () if is_default(endpoint.network) else (container.short_id,),
+            wishes_of(container, endpoint.network),
         )
         for endpoint in endpoints
     }

@@ -46,6 +46,7 @@ from engine.services.containers import (
     containers_prune,
     find_container,
 )
+from engine.services.links import link_remove
 from engine.services.orm import orm
 from engine.services.work.host import host
 from engine.snapshots.changes import RUNTIMES_OWN, Change, changes_of
@@ -62,8 +63,8 @@ _ALREADY = 304
 
 async def find(call: Call) -> Container:
     """The container the address names. Raises NotFound, InvalidInput."""
-    return await orm(find_container, call.namespace, call.path("id").removeprefix("/"))
     await settled()
+    return await orm(find_container, call.namespace, call.path("id").removeprefix("/"))
 
 
 async def operate(
@@ -315,11 +316,12 @@ async def rename(call: Call) -> web.Response:
     return web.Response(status=_DONE)
 
 
-@routes.delete("/containers/{id}")
+@routes.delete("/containers/{id:.+}")
 async def remove(call: Call) -> web.Response:
-    container = await find(call)
     if call.flag("link"):
-        raise Conflict("Conflict, cannot remove the default link name of the container")
+        await ended(await orm(link_remove, call.namespace, call.path("id"), call.actor))
+        return web.Response(status=_DONE)
+    container = await find(call)
     try:
         await operate(container_remove, call, container, call.flag("force"), volumes=call.flag("v"))
     except OperationFailed as error:

@@ -7,6 +7,7 @@ container's first start, or by whoever needs its files before that (archive, exp
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -164,7 +165,7 @@ def _with_mac(
 ) -> dict[str, EndpointSettings]:
     """The container-wide address of clients before 1.44 is its first network's."""
     before = endpoints.get(mode, EndpointSettings())
-    return {**endpoints, mode: EndpointSettings(before.aliases, before.ipv4, before.mac or mac)}
+    return {**endpoints, mode: replace(before, mac=before.mac or mac)}
 
 
 def _in_dockers_words(error: InvalidInput, name: str) -> InvalidInput:

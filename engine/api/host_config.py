@@ -71,6 +71,7 @@ def read_host(host: Fields) -> HostOptions:
         volumes_from=host.texts("VolumesFrom"),
         group_add=host.texts("GroupAdd"),
         devices=tuple(_read_device(one) for one in host.objects("Devices")),
+        device_rules=host.texts("DeviceCgroupRules"),
         sysctls=host.mapping("Sysctls"),
         extra_hosts=host.texts("ExtraHosts"),
         dns=host.texts("Dns"),

@@ -188,6 +188,7 @@ def _made(settings: ContainerSettings) -> JSON:
             }
             for d in host.devices
         ],
+        "DeviceCgroupRules": list(host.device_rules) or None,
         "Ulimits": [{"Name": u.name, "Soft": u.soft, "Hard": u.hard} for u in host.ulimits],
     }
     if host.tmpfs:

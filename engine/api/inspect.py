@@ -19,6 +19,7 @@ from engine.containers.layout import ContainerDir
 from engine.containers.settings import ContainerSettings
 from engine.errors import QuaysideError
 from engine.models import Container, Namespace
+from engine.services import links
 from engine.services.containers import find_container
 from engine.services.orm import orm
 from engine.services.work.host import host
@@ -58,7 +59,7 @@ def inspected(namespace: Namespace, name: str, size: bool = False) -> JSON:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": execs.of_container(row.uid) or None,
-        "HostConfig": host_shape(settings),
+        "HostConfig": {**host_shape(settings), "Links": _links(row, settings)},
         "GraphDriver": {"Name": "overlay2", "Data": _graph(row, settings, directory)},
         "Mounts": mount_list(row, row.volume_uses.select_related("volume")),
         "Config": _config(row, settings),
@@ -67,6 +68,12 @@ def inspected(namespace: Namespace, name: str, size: bool = False) -> JSON:
     if size:
         shape["SizeRw"], shape["SizeRootFs"] = sizes_of(row.uid, row.image.size if row.image else 0)
     return shape
+
+
+def _links(row: Container, settings: ContainerSettings) -> list[str] | None:
+    """moby's: `/target:/source/alias`, of those that are there."""
+    found = links.targets(row, settings.host.links)
+    return [f"/{target.name}:/{row.name}/{alias}" for alias, target in found] or None
 
 
 def _state(row: Container) -> JSON:

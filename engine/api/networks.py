@@ -113,17 +113,17 @@ def read_endpoint(fields: Fields) -> EndpointSettings:
     """One of EndpointsConfig. What it also holds when it comes back out of an inspect is passed
     over. Raises InvalidInput, Unsupported for what we have not."""
     ipam = fields.object("IPAMConfig")
-    for holder, key in ((ipam, "IPv6Address"), (ipam, "LinkLocalIPs"), (fields, "Links")):
-        if holder.raw(key):
-            raise Unsupported(f"the endpoint's {key} is not supported")
-    if fields.mapping("DriverOpts"):
-        raise Unsupported("the endpoint's DriverOpts are not supported")
+    if ipam.raw("IPv6Address"):
+        raise Unsupported("the endpoint's IPv6Address is not supported")
     if fields.number("GwPriority"):
         raise Unsupported("the endpoint's GwPriority is not supported")
     return EndpointSettings(
         aliases=fields.texts("Aliases"),
         ipv4=ipam.text("IPv4Address"),
         mac="" if fields.raw("EndpointID") else fields.text("MacAddress"),
+        links=fields.texts("Links"),
+        link_local=ipam.texts("LinkLocalIPs"),
+        driver_options=fields.mapping("DriverOpts"),
     )
 
 

@@ -14,6 +14,7 @@ from functools import cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from itertools import chain
 
+from engine.containers.device_rules import DeviceRule
 from engine.containers.options import HostOptions, Limits
 from engine.containers.rotation import limits_of
 from engine.containers.security import security
@@ -188,7 +189,6 @@ def _numbers(text: str) -> set[int]:
 
 def _check_unsupported(host: HostOptions) -> None:
     for asked, text, hint in (
-        (host.links, "links are not supported", "put both containers on one network"),
         (host.cgroup_parent, "a cgroup parent of one's own is not supported", "leave it out"),
         (
             host.userns_mode not in ("", "host"),
@@ -291,6 +291,8 @@ def _check_rights(settings: ContainerSettings) -> None:
             raise InvalidInput(f"invalid device mode: {device.permissions}", field="devices")
         if not device.host.startswith("/") or not device.container.startswith("/"):
             raise InvalidInput(f"not a device's path: {device.host}", field="devices")
+    for rule in host.device_rules:
+        DeviceRule.parse(rule)
     for name, value in host.sysctls.items():
         if "\0" in value or not _is_namespaced(name, settings):
             raise InvalidInput(

@@ -12,9 +12,11 @@ import shutil
 import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.ceiling import Ceiling
 from engine.config import EngineConfig
+from engine.containers.device_rules import DeviceRule, check_rule
 from engine.containers.devices import all_devices, devices
 from engine.containers.etc import mounts_of, write_etc
 from engine.containers.joined import Joined
@@ -99,6 +101,7 @@ def container_spec(
         shm=joined.shm,
         joined=joined.namespaces,
         devices=_devices(config, settings),
+        device_rules=_device_rules(config, settings),
         sysctls=host.sysctls,
         seccomp=security(host.security_opt).seccomp,
         annotations=host.annotations,
@@ -143,6 +146,15 @@ def _devices(config: EngineConfig, settings: ContainerSettings) -> tuple[Device,
     if not settings.host.devices:
         return ()
     return devices(settings.host.devices, Ceiling.load(config.home / "ceiling.json"))
+
+
+def _device_rules(config: EngineConfig, settings: ContainerSettings) -> tuple[dict[str, Any], ...]:
+    rules = [DeviceRule.parse(text) for text in settings.host.device_rules]
+    if rules:
+        ceiling = Ceiling.load(config.home / "ceiling.json")
+        for rule in rules:
+            check_rule(rule, ceiling)
+    return tuple(rule.as_oci() for rule in rules)
 
 
 def _oom_score(asked: int) -> int | None:

@@ -81,11 +81,19 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
-    """Wishes for one network: further names, a fixed address, a MAC address."""
+    """Wishes for one network: further names, a fixed address, a MAC address.
+
+    `links` are `NAME:ALIAS`, others of the network by a name that only this container has for them.
+    `link_local` are further addresses of 169.254.0.0/16. `driver_options` are kept and shown: no
+    driver of ours reads any.
+    """
 
     aliases: tuple[str, ...] = ()
     ipv4: str = ""
     mac: str = ""
+    links: tuple[str, ...] = ()
+    link_local: tuple[str, ...] = ()
+    driver_options: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +102,10 @@ class HostOptions:
 
     `shm_size` 0 is 64 MiB. `security_opt`: no-new-privileges[:true], seccomp=unconfined,
     seccomp=JSON, apparmor=…, label=…. `tmpfs` is {container path: mount words, by commas}.
-    `extra_hosts` are `name:address`. Modes are "", private, host, shareable, none or
-    container:NAME, where a mode knows them. `init` None is no.
+    `extra_hosts` are `name:address`. `links` are of containers on the default network: `name:alias`
+    as asked for, `ID:alias` in settings. `device_rules` are of the devices cgroup: `c 7:* rmw`.
+    Modes are "", private, host, shareable, none or container:NAME, where a mode knows them. `init`
+    None is no.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -114,6 +124,7 @@ class HostOptions:
     volumes_from: tuple[str, ...] = ()
     group_add: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
+    device_rules: tuple[str, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     extra_hosts: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 
 from engine.ceiling import Ceiling
+from engine.containers.device_rules import DeviceRule, check_rule
 from engine.containers.options import HostOptions
 from engine.containers.security import security
 from engine.containers.settings import ContainerSettings
@@ -39,6 +40,8 @@ def check(settings: ContainerSettings, ceiling: Ceiling) -> None:
         )
     for device in host.devices:
         ceiling.check_device(device.host)
+    for text in host.device_rules:
+        check_rule(DeviceRule.parse(text), ceiling)
     _check_capabilities(host, ceiling)
     for name in host.sysctls:
         ceiling.check(

@@ -24,6 +24,7 @@ from engine.network.spec import Attachment, NetworkSpec
 
 _SYSCTL = Path("/proc/sys/net")
 _CLONE_NEWNET = 0x40000000
+_LINK_LOCAL_PREFIX = 16
 _DIGITS = string.digits + string.ascii_letters
 
 
@@ -258,6 +259,8 @@ def _plumb(attachment: Attachment) -> None:
                 prefixlen=attachment.network.subnet.prefixlen,
                 broadcast=str(attachment.network.subnet.broadcast_address),
             )
+            for address in attachment.link_local:
+                ip.addr("add", index=index, address=str(address), prefixlen=_LINK_LOCAL_PREFIX)
             ip.link("set", index=index, state="up")
             if attachment.gateway and not attachment.network.internal:
                 try:

@@ -86,6 +86,7 @@ class Attachment:
     its aliases and its short id, in that order (the first is the answer to a reverse lookup).
     `gateway`: whether the container's default route may lead there; the first one's does. `dns`:
     who is asked for names that are none of the network's, instead of the host's servers.
+    `link_local`: addresses it has besides.
     """
 
     network: NetworkSpec
@@ -95,6 +96,7 @@ class Attachment:
     names: tuple[str, ...] = ()
     gateway: bool = True
     dns: tuple[str, ...] = ()
+    link_local: tuple[IPv4Address, ...] = ()
 
     def __post_init__(self) -> None:
         _require(_MAC.fullmatch(self.mac), "mac address", self.mac)
@@ -117,6 +119,7 @@ class Attachment:
             "names": list(self.names),
             "gateway": self.gateway,
             "dns": list(self.dns),
+            "link_local": [str(address) for address in self.link_local],
         }
 
     @classmethod
@@ -129,6 +132,7 @@ class Attachment:
             interface=data["interface"],
             names=tuple(data["names"]),
             dns=tuple(data.get("dns", ())),
+            link_local=tuple(map(IPv4Address, data.get("link_local", ()))),
             gateway=bool(data.get("gateway", True)),
         )
 

@@ -95,7 +95,8 @@ class ContainerSpec:
 
     `joined` names namespaces (pid, network, ipc, uts) that are not the container's own: a file
     of the namespace to join, "" for the host's. `seccomp` None is the default profile, "" none.
-    `shm` None leaves /dev/shm out. `privileged` opens everything, all devices included.
+    `shm` None leaves /dev/shm out. `device_rules` are more of resources.devices. `privileged` opens
+    everything, all devices included.
     """
 
     process: ProcessSpec
@@ -111,6 +112,7 @@ class ContainerSpec:
     shm: Mount | None = field(default_factory=shm_mount)
     joined: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[Device, ...] = ()
+    device_rules: tuple[Mapping[str, Any], ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     seccomp: str | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -271,6 +273,7 @@ def _resources(spec: ContainerSpec) -> dict[str, Any]:
             }
             for device in spec.devices
         ]
+        rules += [dict(rule) for rule in spec.device_rules]
     return {"devices": rules, **as_oci(spec.limits)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv4Network
+from typing import Any
 
 from django.db import IntegrityError, transaction
 
@@ -14,6 +15,7 @@ from engine.network.addresses import mac_for, next_address
 from engine.network.spec import is_resolvable
 
 DEFAULT_NETWORK = "bridge"
+_LINK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*(:[a-zA-Z0-9][a-zA-Z0-9_.-]*)?")
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}")
 
 
@@ -41,6 +43,12 @@ def check(network: Network, wishes: EndpointSettings) -> None:
         raise InvalidInput(f"invalid MAC address: {wishes.mac}", field="mac")
     if wishes.ipv4:
         _check_address(network, wishes.ipv4)
+    for text in wishes.link_local:
+        if not _is_link_local(text):
+            raise InvalidInput(f"invalid link-local IP address: {text}", field="link_local")
+    for link in wishes.links:
+        if not _LINK.fullmatch(link):
+            raise InvalidInput(f"bad format for links: {link}", field="links")
 
 
 def take(
@@ -79,6 +87,13 @@ def take(
                 raise Forbidden("Address already in use", field="ipv4") from error
 
 
+def wishes_of(container: Container, network: Network) -> dict[str, Any]:
+    """What it has asked for on a network, an EndpointSettings' JSON; {} for nothing."""
+    kept: dict[str, dict[str, Any]] = container.settings.get("endpoints") or {}
+    also = kept.get("default") if network.name == DEFAULT_NETWORK else None
+    return kept.get(network.name) or also or {}
+
+
 def _free(network: Network) -> IPv4Address:
     taken = list(network.endpoints.values_list("address", flat=True))
     reserved = (network.options.get("ipam") or {}).get("AuxiliaryAddresses") or {}
@@ -88,6 +103,13 @@ def _free(network: Network) -> IPv4Address:
         gateway=IPv4Address(network.gateway),
         within=IPv4Network(network.ip_range) if network.ip_range else None,
     )
+
+
+def _is_link_local(text: str) -> bool:
+    try:
+        return IPv4Address(text).is_link_local
+    except AddressValueError:
+        return False
 
 
 def _check_address(network: Network, text: str) -> None:

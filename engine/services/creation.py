@@ -25,7 +25,7 @@ from engine.events import Kind
 from engine.models import Container, Image, Namespace, Network, Port
 from engine.oci.digest import Digest, chain_id
 from engine.runtime.signals import signal_number
-from engine.services import addresses, images, namespaces, networks, requests, volumes
+from engine.services import addresses, images, links, namespaces, networks, requests, volumes
 from engine.services.events import container_event
 from engine.services.lookup import find_container
 from engine.services.names import random_name
@@ -79,6 +79,7 @@ def _plan(namespace: Namespace, request: ContainerRequest) -> _Plan:
     check_signal(stop_signal, "stop_signal")
     uid = secrets.token_hex(32)
     request = _with_others(namespace, request)
+    request = replace(request, host=replace(request.host, links=links.resolved(namespace, request)))
     joined = _networks(namespace, request)
     exposed = requests.together(config.get("ExposedPorts"), request.exposed_ports)
     entrypoint, command = requests.process(config, request)

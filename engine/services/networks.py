@@ -176,6 +176,9 @@ def container_connect(
         aliases=list(wishes.aliases),
         ipv4=wishes.ipv4,
         mac=wishes.mac,
+        links=list(wishes.links),
+        link_local=list(wishes.link_local),
+        driver_options=dict(wishes.driver_options),
     )
 
 

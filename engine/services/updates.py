@@ -13,14 +13,17 @@ from engine.errors import InvalidInput
 
 
 def changed(settings: ContainerSettings, args: dict[str, Any]) -> ContainerSettings:
-    """The settings with the new limits and restart policy of an operation's args. Raises
-    InvalidInput."""
+    """The settings with the new limits and restart policy of an operation's args, or less a link.
+    Raises InvalidInput."""
     host_options = settings.host
     try:
         if "limits" in args:
             host_options = replace(host_options, limits=decode(Limits, args["limits"]))
         if "restart" in args:
             host_options = replace(host_options, restart=decode(RestartPolicy, args["restart"]))
+        if "unlink" in args:
+            kept = [one for one in host_options.links if not one.endswith(f":{args['unlink']}")]
+            host_options = replace(host_options, links=tuple(kept))
     except (ValueError, TypeError) as error:
         raise InvalidInput(f"not limits: {error}", field="limits") from error
     if settings.auto_remove and host_options.restart.name != "no":

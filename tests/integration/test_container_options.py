@@ -230,6 +230,11 @@ def test_privileged_and_devices(machine: Machine) -> None:
     id = machine.create("true", host=wanted)
     with pytest.raises(PolicyDenied, match="/dev/kmsg"):
         machine.start(id)
+    ruled = HostOptions(device_rules=("c 1:11 w",))
+    with pytest.raises(PolicyDenied, match="/dev/kmsg"):
+        machine.start(machine.create("true", host=ruled))
+    with ceiling(machine, devices=["/dev/kmsg"]):
+        assert said(machine, "mknod /k c 1 11; : > /k && echo open", ruled) == ["open"]
     with ceiling(machine, devices=["/dev"]), pytest.raises(InvalidInput, match="no such file"):
         machine.start(machine.create("true", host=HostOptions(devices=(Device("/dev/x", "/x"),))))
 

@@ -13,6 +13,7 @@ import pytest
 
 from engine.ceiling import Ceiling
 from engine.containers import checks, policy
+from engine.containers.device_rules import DeviceRule
 from engine.containers.logs import DEFAULT_LIMITS
 from engine.containers.logs import Limits as LogLimits
 from engine.containers.options import (
@@ -104,7 +105,6 @@ def test_moby_says_what_is_wrong(host: HostOptions, words: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [
-        HostOptions(links=("a:b",)),
         HostOptions(cgroup_parent="/x"),
         HostOptions(userns_mode="keep-id"),
         HostOptions(log=LogConfig("syslog")),
@@ -277,3 +277,29 @@ def test_ps_is_read_by_its_pids() -> None:
     )
     with pytest.raises(InvalidInput):
         read("UID CMD\n", frozenset())
+
+
+def test_a_device_rule_is_held_against_the_ceiling() -> None:
+    null, whole = Ceiling(devices=("/dev/null",)), Ceiling(devices=("/dev",))
+    for text, allowed in (
+        ("c 1:3 rwm", (null, whole)),
+        ("c 1:5 r", (whole,)),
+        ("c 1:* r", (whole,)),
+        ("c 4000:1 r", (whole,)),
+        ("a *:* m", (whole,)),
+    ):
+        ruled = settings(HostOptions(device_rules=(text,)))
+        checks.check(ruled)
+        for ceiling in (Ceiling(), null, whole):
+            if ceiling in allowed:
+                policy.check(ruled, ceiling)
+            else:
+                with pytest.raises(PolicyDenied) as raised:
+                    policy.check(ruled, ceiling)
+                assert raised.value.context["key"] == "devices"
+    assert DeviceRule.parse("b 8:* rw").as_oci() == {
+        "allow": True, "type": "b", "access": "rw", "major": 8
+    }  # fmt: skip
+    for text in ("c 1:3", "d 1:3 r", "c 1:3 rx", "c  1:3 r", "c 1:3 rwmr"):
+        with pytest.raises(InvalidInput, match="invalid device cgroup rule format"):
+            checks.check(settings(HostOptions(device_rules=(text,))))

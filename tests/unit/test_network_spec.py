@@ -17,6 +17,7 @@ ATTACHMENT = Attachment(
     IPv4Address("10.64.0.2"),
     "02:42:0a:40:00:02",
     names=("web", "web.alias", "0123456789ab"),
+    link_local=(IPv4Address("169.254.8.8"),),
 )
 
 

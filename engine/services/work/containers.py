@@ -35,12 +35,11 @@ from engine.errors import (
 from engine.events import Kind
 from engine.models import Container, Operation, Port
 from engine.network.spec import PublishedPort
-from engine.oci import Healthcheck
 from engine.runtime import cgroups
 from engine.runtime.signals import signal_number
 from engine.services import namespaces, volumes
 from engine.services.events import container_event
-from engine.services.work import control, networks, restarts
+from engine.services.work import control, links, networks, restarts
 from engine.services.work import volumes as volumes_work
 from engine.services.work.host import host
 from engine.services.work.leftovers import prune
@@ -97,7 +96,7 @@ def _told_on_row(container: Container) -> Iterator[None]:
         raise
 
 
-def _lay_out(container: Container) -> ContainerSettings:
+def _lay_out(container: Container) -> None:
     """The policy once more, on the side root runs; then the folder and the writable layer."""
     settings = ContainerSettings.from_json(container.settings)
     if settings.id != container.uid:
@@ -108,8 +107,7 @@ def _lay_out(container: Container) -> ContainerSettings:
     _check_others(container, settings)
     found = volumes.volumes_at(container)
     mounts.check(settings.host.mounts, found, ceiling)
-    host().containers.create(settings, found)
-    return settings
+    host().containers.create(links.told(container, settings), found)
 
 
 def lay_out(container: Container) -> None:
@@ -129,12 +127,14 @@ def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
             _record_exit(container)
             container = _load(pk=container.pk)
         generation = _begin(container, size, restart_count=0, stopped_by_hand=False)
+    links.follow(container)
     return {"generation": generation}
 
 
 def _begin(container: Container, size: tuple[int, int] | None, **values: Any) -> int:
     """A start, with `values` for the row before it; its generation. The caller holds the lock."""
     with _told_on_row(container):
+        links.check(container)
         _lay_out(container)
         host().containers.finish(container.uid, container.generation)
         generation = container.generation + 1
@@ -203,7 +203,9 @@ def record_start(container: Container, generation: int, started: Started) -> Non
             error=None,
             oom_killed=False,
             restart_at=None,
-            health=health.begun(container.health, _check_of(container)),
+            health=health.begun(
+                container.health, ContainerSettings.from_json(container.settings).healthcheck
+            ),
         )
         ports = list(container.ports.all())
         for published in started.ports:
@@ -215,10 +217,6 @@ def record_start(container: Container, generation: int, started: Started) -> Non
         volumes_work.mounted(container)
         container_event(container, "start")
         publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
-
-
-def _check_of(container: Container) -> Healthcheck | None:
-    return ContainerSettings.from_json(container.settings).healthcheck
 
 
 def _asked_for(row: Port, published: PublishedPort) -> bool:

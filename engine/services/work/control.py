@@ -19,6 +19,7 @@ from engine.events import Kind
 from engine.models import Container
 from engine.services.events import container_event
 from engine.services.updates import changed
+from engine.services.work import links
 from engine.services.work.host import host
 
 State = Container.State
@@ -51,12 +52,16 @@ def update(container: Container, args: dict[str, Any]) -> dict[str, Any]:
         after = changed(before, args)
         policy.check(after, Ceiling.load(host().config.home / "ceiling.json"))
         host().running.update(
-            after, before.host.limits, container.generation if container.is_running else None
+            links.told(container, after),
+            before.host.limits,
+            container.generation if container.is_running else None,
         )
         with transaction.atomic():
             Container.objects.filter(pk=container.pk).update(settings=after.to_json())
             container_event(container, "update")
             publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
+        if "unlink" in args and container.is_running:
+            links.refresh(_fresh(container))
     return {}
 
 

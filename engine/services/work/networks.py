@@ -17,6 +17,7 @@ from django.db import transaction
 
 from engine import publish
 from engine.ceiling import Ceiling
+from engine.containers.codec import decode, encode
 from engine.containers.layout import ContainerDir
 from engine.containers.options import EndpointSettings
 from engine.errors import Forbidden, InvalidInput, NotFound, PolicyDenied
@@ -24,6 +25,7 @@ from engine.events import Kind
 from engine.models import Container, Endpoint, Network, Operation, Port
 from engine.network.spec import Attachment, NetworkSpec, PublishedPort, asked_servers
 from engine.services import addresses, namespaces, networks
+from engine.services.work import links
 from engine.services.work.host import host
 
 # In a container's settings: places on networks that were removed while it was stopped.
@@ -92,40 +94,48 @@ def left(container: Container) -> None:
 def connect(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     """CONTAINER_CONNECT. A running container has its interface when this ends, and the others of
     the network find it by its names."""
-    wishes = EndpointSettings(
-        aliases=tuple(args.get("aliases", ())),
-        ipv4=str(args.get("ipv4", "")),
-        mac=str(args.get("mac", "")),
-    )
+    wishes = decode(EndpointSettings, args)
     with ContainerDir(host().config, container.uid).lock():
         container = _fresh(container)
-        network = _network(container, args)
-        endpoint = network.endpoints.filter(container=container).first()
-        made = endpoint is None
-        if endpoint is None:
-            with transaction.atomic():
-                namespaces.lock(container.namespace)
-                endpoint = addresses.take(network, container=container, wishes=wishes)
-                _forget_lost(container, network.name)
-                if container.is_running:
-                    networks.event(network, "connect", container)
-                _changed(container, network)
-        elif not container.is_running and wishes != EndpointSettings():
-            # As moby: a stopped container's wishes are the last that were told.
-            with transaction.atomic():
-                endpoint.delete()
-                endpoint = addresses.take(network, container=container, wishes=wishes)
-                _changed(container, network)
-        if container.is_running:
-            try:
-                _attach(container, endpoint)
-            except BaseException:
-                if made:
-                    with transaction.atomic():
-                        endpoint.delete()
-                        _changed(container, network)
-                raise
+        _connect(container, args, wishes)
+    if container.is_running:
+        links.follow(container)
     return {}
+
+
+def _connect(container: Container, args: dict[str, Any], wishes: EndpointSettings) -> None:
+    """The caller holds the lock."""
+    network = _network(container, args)
+    endpoint = network.endpoints.filter(container=container).first()
+    made = endpoint is None
+    if endpoint is None:
+        with transaction.atomic():
+            namespaces.lock(container.namespace)
+            endpoint = addresses.take(network, container=container, wishes=wishes)
+            _forget_lost(container, network.name)
+            _keep(container, network, wishes)
+            if container.is_running:
+                networks.event(network, "connect", container)
+            _changed(container, network)
+    elif not container.is_running and wishes != EndpointSettings():
+        # As moby: a stopped container's wishes are the last that were told.
+        with transaction.atomic():
+            endpoint.delete()
+            endpoint = addresses.take(network, container=container, wishes=wishes)
+            _keep(container, network, wishes)
+            _changed(container, network)
+    if container.is_running:
+        try:
+            _attach(container, endpoint)
+        except BaseException:
+            if made:
+                with transaction.atomic():
+                    endpoint.delete()
+                    _keep(container, network, EndpointSettings())
+                    _changed(container, network)
+            raise
+        if wishes.links:
+            links.refresh(container)
 
 
 def disconnect(container: Container, args: dict[str, Any]) -> dict[str, Any]:
@@ -138,14 +148,30 @@ def disconnect(container: Container, args: dict[str, Any]) -> dict[str, Any]:
             raise networks.not_there(container, network.name)
         if container.is_running:
             host().network.detach(container.uid, f"n{network.pk}")
+        linked = bool(addresses.wishes_of(container, network).get("links"))
         with transaction.atomic():
             endpoint.delete()
+            _keep(container, network, EndpointSettings())
             if container.is_running:
                 networks.event(network, "disconnect", container)
             _changed(container, network)
         if container.is_running:
             _turn(container)
+            if linked:
+                links.refresh(container)
     return {}
+
+
+def _keep(container: Container, network: Network, wishes: EndpointSettings) -> None:
+    """What inspect shows again, and the next start needs."""
+    kept = dict(container.settings.get("endpoints") or {})
+    if networks.is_default(network):
+        kept.pop("default", None)
+    kept.pop(network.name, None)
+    if wishes != EndpointSettings():
+        kept[network.name] = encode(wishes, sparse=True)
+    container.settings = {**container.settings, "endpoints": kept}
+    Container.objects.filter(pk=container.pk).update(settings=container.settings)
 
 
 def _fresh(container: Container) -> Container:
@@ -183,6 +209,9 @@ def _attachment(
         names=networks.names_of(container, endpoint),
         gateway=gateway,
         dns=asked_servers((container.settings.get("host") or {}).get("dns", ())),
+        link_local=tuple(
+            map(IPv4Address, addresses.wishes_of(container, endpoint.network).get("link_local", ()))
+        ),
     )
 
 
