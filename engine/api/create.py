@@ -7,6 +7,7 @@ container's first start, or by whoever needs its files before that (archive, exp
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from engine.api.errors import message_of
 from engine.api.fields import Fields
 from engine.api.host_config import read_host, read_ports
 from engine.api.networks import read_endpoint
+from engine.ceiling import Ceiling
+from engine.containers import mounts
 from engine.containers.options import EndpointSettings
 from engine.errors import ContentCorrupt, InvalidInput, NameTaken, NotFound
 from engine.models import Container, Image, Namespace
@@ -52,10 +55,16 @@ async def create(call: Call) -> web.Response:
     name = call.text("name").removeprefix("/")
     request = read_request(body, name)
     try:
+        await asyncio.to_thread(_check_sources, call, request)
         container = await orm(_create, call.namespace, request, call.text("platform"), call.actor)
     except InvalidInput as error:
         raise _in_dockers_words(error, name) from error
     return reply({"Id": container.uid, "Warnings": []}, 201)
+
+
+def _check_sources(call: Call, request: ContainerRequest) -> None:
+    """As moby: what is missing on the host is said before there is a container."""
+    mounts.check_sources(request.host.mounts, Ceiling.load(call.config.home / "ceiling.json"))
 
 
 def _create(

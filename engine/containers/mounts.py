@@ -72,6 +72,12 @@ def check(
             os.close(binds.open_allowed(path, ceiling, create=create))
 
 
+def check_sources(mounts: Iterable[options.Mount], ceiling: Ceiling) -> None:
+    """Before there is a container: folders of the host that are not to be made. By root. Raises
+    PolicyDenied, InvalidInput."""
+    check([mount for mount in mounts if mount.type == "bind" and not mount.create], {}, ceiling)
+
+
 @contextmanager
 def runtime_mounts(
     config: EngineConfig,
