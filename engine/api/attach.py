@@ -69,6 +69,8 @@ async def attach(call: Call) -> web.StreamResponse:
             _held(call, container, wish) as held,
             taken(call, content_type(call, framed=form.framed)) as stream,
         ):
+            if wish.logs:
+                await stream.head_read()
             if wish.stream:
                 left = await converse(stream, terms, source, run, offset if wish.output else None)
                 held.close()

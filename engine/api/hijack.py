@@ -10,8 +10,11 @@ docker-py loses bytes that arrive in one packet with the head: answer first, the
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import select
 import socket
+import sys
+import termios
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +30,7 @@ MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
 # What a client may have sent and nobody taken; what we may have written and it not read.
 _HELD_IN = 256 * 1024
 _HELD_OUT = 128 * 1024
+_HEAD_LOOKS, _HEAD_SECONDS = 40, 0.002
 
 
 def content_type(call: Call, *, framed: bool) -> str:
@@ -120,10 +124,27 @@ class Stream(asyncio.Protocol):
         if self.gone.is_set():
             raise ConnectionResetError("the client is gone")
 
+    async def head_read(self) -> None:
+        """Wait until the client has read the answer's head, a stroke of time at most: for who has
+        something to say at once. No event tells it; a unix socket's queue does."""
+        found: socket.socket | None = self._transport.get_extra_info("socket")
+        if found is None or found.family != socket.AF_UNIX:
+            return
+        for _ in range(_HEAD_LOOKS):
+            if self.gone.is_set() or not _unread(found):
+                return
+            await asyncio.sleep(_HEAD_SECONDS)
+
     async def finish(self) -> None:
         """Close once the client has read all; returns when that is so or it is gone."""
         self._transport.close()
         await self.gone.wait()
+
+
+def _unread(connection: socket.socket) -> int:
+    """Bytes, with what the kernel needs for them, that the other end has not taken (unix(7))."""
+    answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, bytes(4))
+    return int.from_bytes(answer, sys.byteorder)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from engine.api.call import Call, Routes
 from engine.api.conversation import follow
 from engine.api.frames import Format
 from engine.api.hijack import content_type
-from engine.api.source import sources, stored
+from engine.api.source import sources, stored, written_down
 from engine.containers.attempts import Attempt
 from engine.containers.layout import ContainerDir
 from engine.containers.logs import LogReader
@@ -42,6 +42,8 @@ async def logs(call: Call) -> web.StreamResponse:
         details=call.flag("details"),
     )
     directory = ContainerDir(call.config, container.uid)
+    if container.is_running and not call.flag("follow"):
+        await written_down(Attempt(directory.exits(container.generation), container.uid))
     start, end = await asyncio.to_thread(_span, directory, call.text("tail"), since, until)
     response = web.StreamResponse(headers={"Content-Type": content_type(call, framed=form.framed)})
     response.enable_chunked_encoding()

@@ -30,6 +30,8 @@ _BLOCKS = 6
 _GATHER_A_READER, _MOST_GATHER = 1e-4, 0.1
 # Starts that fail without a trace between two that run; each is another number.
 _FAILED_STARTS = 8
+# What another process has open may keep conmon from its end.
+_LAST_SECONDS = 1.0
 
 
 async def stored(folder: Path, form: Format, start: int, end: int) -> AsyncIterator[bytes]:
@@ -62,6 +64,16 @@ def _stored(reader: LogReader, form: Format, offset: int, end: int) -> Block | N
         text = convert(form, data if data.endswith(b"\n") else data + b"\n", final=True)[0]
         consumed = len(data)
     return Block(text, chunk.offset + consumed)
+
+
+async def written_down(attempt: Attempt) -> None:
+    """Where the process has ended and conmon has still to write the last it said: until it has."""
+    init = (await asyncio.to_thread(attempt.processes))[1]
+    if init is None or init.alive() or attempt.exit() is not None:
+        return
+    with suppress(TimeoutError):
+        async with sources().run(attempt) as run, asyncio.timeout(_LAST_SECONDS):
+            await run.over.wait()
 
 
 @dataclass(frozen=True, slots=True)

@@ -157,6 +157,26 @@ def test_logs_alone_end_at_once(box_site: BoxSite, api: EngineApi) -> None:
         assert sorted(frames(stream.rest())) == [(1, b"one\n"), (2, b"two\n")]
 
 
+def test_a_slow_client_gets_the_head_by_itself(box_site: BoxSite, api: EngineApi) -> None:
+    """docker-py loses what it reads in one piece with it."""
+    box = box_site.run("echo one; sleep 600")
+    time.sleep(0.1)
+    request = (
+        f"POST {attach(box, 'logs=1&stdout=1')} HTTP/1.1\r\nHost: docker\r\n"
+        "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"
+    )
+    with closing(dial(api.path)) as client:
+        client.sendall(request.encode())
+        select.select([client], [], [], SECONDS)
+        time.sleep(0.02)
+        head = client.recv(65536)
+        assert head.startswith(b"HTTP/1.1 101") and head.endswith(b"\r\n\r\n")
+        data = b""
+        while more := client.recv(65536):
+            data += more
+    assert frames(data) == [(1, b"one\n")]
+
+
 def test_it_ends_when_the_container_is_removed(box_site: BoxSite, api: EngineApi) -> None:
     box = box_site.run("echo up; sleep 600")
     with closing(api.hijack(attach(box, f"{OUTPUT}&logs=1"))) as stream:

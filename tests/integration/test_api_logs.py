@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -38,6 +39,25 @@ def ended(running_box_site: BoxSite) -> Iterator[Box]:
 
 def path(box: Box, query: str) -> str:
     return f"/v1.47/containers/{box.uid}/logs?{query}"
+
+
+def test_the_last_words_are_waited_for_where_the_process_has_ended(
+    running_box_site: BoxSite, api: EngineApi
+) -> None:
+    box = running_box_site.run("sleep 0.5; echo last")
+    init = api.get(f"/containers/{box.uid}/json").json["State"]["Pid"]
+    conmon = int(Path(f"/proc/{init}/stat").read_text().rpartition(")")[2].split()[1])
+    ended = os.pidfd_open(init)
+    os.kill(conmon, signal.SIGSTOP)
+    goes_on = threading.Timer(0.3, os.kill, (conmon, signal.SIGCONT))
+    try:
+        assert select.select([ended], [], [], 10)[0]
+        goes_on.start()
+        assert frames(api.get(path(box, BOTH)).body) == [(1, b"last\n")]
+    finally:
+        os.close(ended)
+        goes_on.join()
+    running_box_site.remove_all()
 
 
 def test_each_line_is_a_frame(api: EngineApi, ended: Box) -> None:
