@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 from urllib.parse import urlencode
 
 from django.conf import settings
-from django.db.models import Count
+from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest
 from django.http.request import split_domain_port
 from django.urls import reverse
@@ -21,8 +22,9 @@ from django.utils.translation import gettext, ngettext
 from console import states
 from console.messages import explain
 from console.states import State
-from engine.models import Build, Container, Image, Namespace, Operation, Port
+from engine.models import Build, Container, Image, Namespace, Operation, Port, Tag
 
+_Row = TypeVar("_Row", bound=Model)
 _STARTS = frozenset(
     {
         Operation.Kind.CONTAINER_CREATE.value,
@@ -104,14 +106,17 @@ class ImageRow:
 def container_rows(
     request: HttpRequest, team: str, containers: Iterable[Container]
 ) -> list[ContainerRow]:
-    """One query for all of them, and the ports' (prefetched here when they are not yet)."""
+    """Two queries for all of them: prefetching would make a query set for each row as well."""
     rows = list(containers)
+    ports = _grouped(Port.objects.filter(container__in=[row.pk for row in rows]), "container_id")
     pending = pending_of(rows)
     host = _host(request)
-    return [_container_row(row, team, host, pending) for row in rows]
+    return [_container_row(row, team, host, pending, ports.get(row.pk, ())) for row in rows]
 
 
-def _container_row(row: Container, team: str, host: str, pending: dict[str, str]) -> ContainerRow:
+def _container_row(
+    row: Container, team: str, host: str, pending: dict[str, str], ports: Sequence[Port]
+) -> ContainerRow:
     kind = pending.get(str(row.pk))
     return ContainerRow(
         container=row,
@@ -121,7 +126,7 @@ def _container_row(row: Container, team: str, host: str, pending: dict[str, str]
         base=f"/t/{team}/containers/{row.name}/",
         state=states.of_container(row, kind),
         moment=row.started_at if row.is_running else row.finished_at or row.created_at,
-        ports=tuple(port_chip(port, row.is_running, host) for port in row.ports.all()),
+        ports=tuple(port_chip(port, row.is_running, host) for port in ports),
         pending=kind is not None,
         doing=kind or "",
         problem=explain(row.error).text if row.error and not row.is_running else _unhealthy(row),
@@ -206,9 +211,10 @@ def took(build: Build) -> float | None:
 
 
 def image_rows(namespace: Namespace, team: str, images: Iterable[Image]) -> list[ImageRow]:
-    """`images` with tags prefetched. Containers are counted for these rows alone: joined to the
-    list, they would be counted for every image before the page is cut out of it."""
+    """Containers are counted for these rows alone: joined to the list, they would be counted for
+    every image before the page is cut out of it."""
     rows = list(images)
+    tags = _grouped(Tag.objects.filter(image__in=[row.pk for row in rows]), "image_id")
     used = dict(
         Container.objects.filter(image__in=[row.pk for row in rows])
         .values_list("image")
@@ -220,17 +226,27 @@ def image_rows(namespace: Namespace, team: str, images: Iterable[Image]) -> list
         .filter(namespace=namespace, kind=Operation.Kind.IMAGE_REMOVE)
         .values_list("target", flat=True)
     )
-    return [_image_row(team, row, used.get(row.pk, 0), str(row.pk) in removing) for row in rows]
+    return [
+        _image_row(team, row, tags.get(row.pk, ()), used.get(row.pk, 0), str(row.pk) in removing)
+        for row in rows
+    ]
 
 
-def names_of(image: Image) -> tuple[str, ...]:
-    """Its names as people write them; a `latest` first, for it is the one that is meant."""
-    names = sorted(tag.familiar for tag in image.tags.all())
+def _grouped(rows: QuerySet[_Row], key: str) -> dict[int, list[_Row]]:
+    found: dict[int, list[_Row]] = {}
+    for row in rows:
+        found.setdefault(getattr(row, key), []).append(row)
+    return found
+
+
+def names_of(tags: Iterable[Tag]) -> tuple[str, ...]:
+    """An image's names as people write them; a `latest` first, for it is the one that is meant."""
+    names = sorted(tag.familiar for tag in tags)
     return tuple(sorted(names, key=lambda name: not name.endswith(":latest")))
 
 
-def _image_row(team: str, image: Image, used: int, pending: bool) -> ImageRow:
-    names = names_of(image)
+def _image_row(team: str, image: Image, tags: Iterable[Tag], used: int, pending: bool) -> ImageRow:
+    names = names_of(tags)
     run_name = names[0] if names else image.short_id
     return ImageRow(
         image=image,

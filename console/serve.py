@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import gc
 import logging
 import os
 import pwd
@@ -141,11 +140,10 @@ def serve_inherited(descriptor: int) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "console.settings")
     from console.asgi import application
     from console.consumers.registry import registry
+    from console.warm import warm_up
     from console.webserver import WebServer
 
-    # Every full collection would walk all of Django once more, in the middle of some page.
-    gc.collect()
-    gc.freeze()
+    warm_up()
     listening = socket.socket(fileno=descriptor)
     WebServer(application, listening, farewell=registry.farewell).run()
 

@@ -37,8 +37,8 @@ _STATES = {
 
 
 def _listed(containers: ContainerQuerySet) -> ContainerQuerySet:
-    """With their ports, and without the settings a list does not show."""
-    return containers.prefetch_related("ports").defer("settings")
+    """Without the settings a list does not show."""
+    return containers.defer("settings")
 
 
 @team_view(Permission.SEE)

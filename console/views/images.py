@@ -74,7 +74,7 @@ class Slab:
 
 
 def _listed(images: ImageQuerySet) -> ImageQuerySet:
-    return images.prefetch_related("tags").defer("config", "layers")
+    return images.defer("config", "layers")
 
 
 @team_view(Permission.SEE)
@@ -204,7 +204,8 @@ def image_of(request: TeamRequest, digest: str) -> Image:
 
 
 def page_context(request: TeamRequest, image: Image, tab: str) -> dict[str, Any]:
-    names, tags = names_of(image), list(image.tags.all())
+    tags = list(image.tags.all())
+    names = names_of(tags)
     used_by = image.containers.order_by("-created_at")
     return {
         "image": image,
@@ -332,4 +333,4 @@ def image_remove(request: TeamRequest, digest: str) -> HttpResponse:
 
 
 def _short(image: Image) -> str:
-    return next(iter(names_of(image)), image.short_id)
+    return next(iter(names_of(image.tags.all())), image.short_id)

@@ -74,7 +74,7 @@ def dashboard(request: TeamRequest) -> HttpResponse:
     builds = list(
         Build.objects.for_namespace(namespace).select_related("image").order_by("-number")[:60]
     )
-    containers = Container.objects.for_namespace(namespace).prefetch_related("ports")
+    containers = Container.objects.for_namespace(namespace)
     running = list(containers.running().order_by("-started_at")[: SHOWN + 1])
     exited = list(
         containers.filter(finished_at__gte=timezone.now() - RECENT)
