@@ -79,8 +79,6 @@ class Scrubber:
         return line
 
     def _id(self, text: str) -> str:
-        if text.isdigit() and len(text) == 12:
-            return text
         return self.ids.setdefault(text[:12], f"<id{len(self.ids) + 1}>")
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import logging
 import signal
+import sys
 from typing import Any
 
 from django.conf import settings
@@ -32,6 +34,7 @@ from engine.streams import server as streams_server
 
 logger = logging.getLogger(__name__)
 
+_SWITCH_SECONDS = 0.0005
 _ROTATE_SECONDS = 5.0
 _NAMES_SECONDS = 5.0
 _RECONCILE_SECONDS = 60.0
@@ -51,6 +54,9 @@ class Command(BaseCommand):
             keep_in_memory(config)
             streams = Child.begin(config, streams_server.serve, hub.container_changed)
             api = Child.begin(config, api_server.serve, api_server.container_changed)
+            # Whoever records an exit asks for the interpreter some thirty times; beside a reconcile
+            # each of them would wait Python's own 5 ms for its turn.
+            sys.setswitchinterval(_SWITCH_SECONDS)
             asyncio.run(self._run((streams, api)))
 
     async def _run(self, children: tuple[Child, ...]) -> None:
@@ -87,6 +93,9 @@ class Command(BaseCommand):
                 logger.info("reconciled: %s", line)
             for line in await loop.run_in_executor(None, bring_up):
                 logger.info("%s", line)
+            # A full collection would walk all of Django again, and hold everything up meanwhile.
+            gc.collect()
+            gc.freeze()
             restarter.start()
             keeper.start()
             for child in children:

@@ -30,7 +30,8 @@ from engine.runtime.processes import ProcessRef
 
 logger = logging.getLogger(__name__)
 
-_RECORDERS = 4
+# A clean-up may wait for the network's lock while reconcile looks; others are recorded meanwhile.
+_RECORDERS = 16
 # An exit is small work that somebody waits for: it goes before builds on a busy machine.
 _NICE = -10
 _T = TypeVar("_T")
