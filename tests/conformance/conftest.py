@@ -20,7 +20,6 @@ from tests.conformance.targets import (
 )
 from tests.registry import RegistryServer
 
-
 # Beside what is listed; more than these are no coincidence.
 _AGAIN = 8
 
