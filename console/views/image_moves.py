@@ -21,9 +21,9 @@ from console.views.base import TeamRequest, actor_of, go, team_view
 from console.views.images import image_of, page_context, transfers
 from console.views.uploads import upload_whole
 from engine.errors import EngineError, NotFound, QuaysideError
-from engine.models import Image, Operation
+from engine.models import Image, Operation, StreamTicket
 from engine.services import image_transfers as service
-from engine.services.tickets import IMAGE, ticket_issue
+from engine.services.tickets import ticket_issue
 from engine.streams.client import open_stream
 from engine.streams.framing import FrameKind
 
@@ -108,7 +108,7 @@ def image_save(request: TeamRequest, digest: str) -> StreamingHttpResponse:
 
 async def _archive(user_id: int, session_key: str, target: str) -> AsyncIterator[bytes]:
     """The headers are gone when something turns out to be away, so the download then breaks off."""
-    ticket = await orm(ticket_issue, user_id, session_key, IMAGE, target)
+    ticket = await orm(ticket_issue, user_id, session_key, StreamTicket.Action.IMAGE, target)
     stream = await open_stream(settings.ENGINE, ticket, {})
     left: int | None = None
     try:

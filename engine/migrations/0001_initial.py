@@ -71,14 +71,19 @@ class Migration(migrations.Migration):
                 (
                     "action",
                     models.CharField(
-                        choices=[("logs", "Logs"), ("build", "Build"), ("terminal", "Terminal")],
+                        choices=[
+                            ("logs", "Logs"),
+                            ("build", "Build"),
+                            ("terminal", "Terminal"),
+                            ("image", "Image"),
+                        ],
                         max_length=10,
                     ),
                 ),
                 (
                     "target",
                     models.CharField(
-                        help_text="container uid, build id or session id", max_length=100
+                        help_text="id of the action's object: uid or key", max_length=100
                     ),
                 ),
                 ("expires_at", models.DateTimeField()),

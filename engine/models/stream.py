@@ -17,12 +17,13 @@ class StreamTicket(models.Model):
         LOGS = "logs"
         BUILD = "build"
         TERMINAL = "terminal"
+        IMAGE = "image"  # as an archive; its target is the primary key
 
     token_sha256 = models.CharField(max_length=64, unique=True)
     user_id = models.BigIntegerField()
     session_sha256 = models.CharField(max_length=64)
     action = models.CharField(max_length=10, choices=Action.choices)
-    target = models.CharField(max_length=100, help_text="container uid, build id or session id")
+    target = models.CharField(max_length=100, help_text="id of the action's object: uid or key")
     expires_at = models.DateTimeField()
     used_at = models.DateTimeField(null=True)
 

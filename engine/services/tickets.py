@@ -12,8 +12,6 @@ from engine.errors import NotFound
 from engine.models import StreamTicket
 
 LIFETIME = timedelta(seconds=30)
-# An action beside StreamTicket.Action's: an image as an archive, its target the primary key.
-IMAGE = "image"
 
 
 def ticket_issue(user_id: int, session_key: str, action: str, target: str) -> str:

@@ -22,7 +22,6 @@ from engine.config import EngineConfig
 from engine.containers.watch import FolderWatcher
 from engine.errors import NotFound, QuaysideError
 from engine.models import StreamTicket
-from engine.services import tickets
 from engine.services.orm import orm
 from engine.services.tickets import ticket_redeem
 from engine.streams import builds, images, logs
@@ -156,7 +155,7 @@ class Connection:
                 )
             case StreamTicket.Action.TERMINAL:
                 return await self._terminals.stream(self._stream, ticket.target, request)
-            case tickets.IMAGE:
+            case StreamTicket.Action.IMAGE:
                 return await images.stream(self._stream, ticket.target)
         raise NotFound(f"no such stream: {ticket.action}")
 
