@@ -98,7 +98,7 @@ def _whole_lines(form: Format, data: bytes) -> tuple[bytes, int] | None:
     if b" P " in data:
         # conmon cuts where a read of its ended, which is once in 8 KiB.
         lines = _TWO.sub(rb"\1 F \3", data[: taken - 1]).split(b"\n")
-        if max(map(len, lines)) > _TEXT + _MOST_LINE:
+        if max(map(len, lines)) >= _TEXT + _MOST_LINE:
             return None
     heads = _heads((_CLOCK + 2 if form.timestamps else 0) + form.details)
     gap = b" " if form.details else b""
@@ -124,16 +124,33 @@ def _whole_lines(form: Format, data: bytes) -> tuple[bytes, int] | None:
 
 
 class _Open:
-    """A line that has not ended yet: its first piece, and the text so far."""
+    """A line that has not ended yet: its pieces so far."""
 
     def __init__(self, first: Line) -> None:
         self.first = first
-        self.texts: list[bytes] = []
+        self.pieces: list[Line] = []
         self.size = 0
 
-    def add(self, text: bytes) -> None:
-        self.texts.append(text)
-        self.size += len(text)
+    def add(self, piece: Line) -> None:
+        self.pieces.append(piece)
+        self.size += len(piece.text)
+
+    def messages(self) -> list[tuple[str, bytes]]:
+        """(time, text) of each message moby would have made of it, wherever conmon cut it."""
+        text = b"".join([piece.text for piece in self.pieces])
+        if not self.pieces[-1].partial:
+            text += b"\n"
+        if len(text) <= _MOST_LINE:
+            return [(self.first.time, text)]
+        times, begins = iter(self.pieces), 0
+        piece, messages = next(times), []
+        for at in range(0, len(text), _MOST_LINE):
+            # The line's end alone may be the last message.
+            while at >= begins + len(piece.text) and piece is not self.pieces[-1]:
+                begins += len(piece.text)
+                piece = next(times)
+            messages.append((piece.time, text[at : at + _MOST_LINE]))
+        return messages
 
 
 def _any_lines(form: Format, data: bytes, final: bool) -> tuple[bytes, int]:
@@ -142,16 +159,16 @@ def _any_lines(form: Format, data: bytes, final: bool) -> tuple[bytes, int]:
     unfinished: dict[str, _Open] = {}
     told = 0  # where the last line that went out ends
     for line in lines:
-        open_line = unfinished.setdefault(line.stream, _Open(line))
-        open_line.add(line.text if line.partial else line.text + b"\n")
-        if not line.partial or open_line.size >= _MOST_LINE:
+        unfinished.setdefault(line.stream, _Open(line)).add(line)
+        if not line.partial:
             pieces.append(_line(form, unfinished.pop(line.stream)))
             told = line.end
     if unfinished and not final:
         begins = min(one.first.offset for one in unfinished.values())
-        if begins >= told:
+        if begins >= told and all(one.size < _MOST_LINE for one in unfinished.values()):
             return b"".join(pieces), told
-        # The other stream went on meanwhile: what there is of it goes out.
+        # A line of more than one message, or the other stream went on meanwhile: what there is
+        # of it goes out.
     pieces += [_line(form, one) for one in unfinished.values()]
     return b"".join(pieces), consumed
 
@@ -159,12 +176,14 @@ def _any_lines(form: Format, data: bytes, final: bool) -> tuple[bytes, int]:
 def _line(form: Format, line: _Open) -> bytes:
     if not form.wants(line.first.stream):
         return b""
-    text = b"".join(line.texts)
-    if form.details:
-        text = b" " + text
-    if form.timestamps:
-        text = line.first.time.encode() + b" " + text
-    return _framed(form, line.first.stream, text)
+    out = []
+    for time, text in line.messages():
+        if form.details:
+            text = b" " + text
+        if form.timestamps:
+            text = time.encode() + b" " + text
+        out.append(_framed(form, line.first.stream, text))
+    return b"".join(out)
 
 
 def _output(form: Format, data: bytes) -> tuple[bytes, int]:

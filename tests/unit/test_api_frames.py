@@ -97,6 +97,26 @@ def test_what_no_conmon_wrote_comes_as_it_is() -> None:
     assert found == [(1, b"a\n"), (1, b"half a li2026-\n"), (2, b"b\n")]
 
 
+@pytest.mark.parametrize("cuts", [[8192] * 4 + [7232], [4096, 20480, 15424], [40000]])
+def test_long_lines_are_messages_of_16_kib_wherever_conmon_cut_them(cuts: list[int]) -> None:
+    data = log(*[("stdout", "P", b"x" * size) for size in cuts], ("stdout", "F", b""))
+    found, taken = convert(Format(lines=True), data, final=False)
+    assert taken == len(data)
+    assert [len(text) for _, text in split(found)] == [16384, 16384, 7233]
+    stamped = split(convert(Format(lines=True, timestamps=True), data, final=False)[0])
+    # Each has the time of the piece it begins in.
+    begins = [max(n for n in range(len(cuts)) if sum(cuts[:n]) <= at) for at in (0, 16384, 32768)]
+    assert [text[:31].decode() for _, text in stamped] == [
+        f"{STAMP.format(number)}Z " for number in begins
+    ]
+
+
+def test_a_line_that_does_not_end_goes_out_before_it_is_held_for_ever() -> None:
+    data = log(*[("stdout", "P", b"x" * 8192)] * 3)
+    found, taken = convert(Format(lines=True), data, final=False)
+    assert (taken, [len(text) for _, text in split(found)]) == (len(data), [16384, 8192])
+
+
 def test_detach_keys() -> None:
     assert parse("") == DEFAULT == parse("ctrl-p,ctrl-q")
     assert parse("ctrl-a,x,ctrl-[") == b"\x01x\x1b"
