@@ -6,6 +6,7 @@ leaving, as with Docker.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from contextlib import suppress
 from typing import Any
@@ -18,12 +19,13 @@ from engine.api.image_progress import PullLines, PushLines, is_here, status
 from engine.api.json_lines import JsonLines
 from engine.api.operations import check, steps
 from engine.api.registry_words import pull_error, push_error, sign_in_of
-from engine.errors import InvalidInput, QuaysideError, Unsupported, WrongState
+from engine.errors import InvalidInput, QuaysideError, WrongState
 from engine.models import Operation
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
+from engine.registry.auth import Credentials
 from engine.registry.credentials import hand_over, take_back
-from engine.services import image_transfers, images, operations
+from engine.services import image_transfers, images, operations, registries
 from engine.services.orm import orm
 
 routes = Routes()
@@ -34,60 +36,70 @@ _watched: Counter[int] = Counter()
 
 
 async def pull(call: Call) -> web.StreamResponse:
-    """`fromImage`, `tag` (or a digest), `platform`. Without a tag moby pulls all; we refuse."""
+    """`fromImage`, `tag` (or a digest), `platform`. Without a tag all tags of the repository come,
+    one after the other, each an operation of its own (moby pullV2Repository)."""
     name = _pulled_name(call)
     reference = Reference.parse(name)
     platform = call.text("platform")
     if platform:
         Platform.parse(platform)
-    auth = _auth(call)
+    every = reference.digest is None and not _has_tag(name)
+    credentials = sign_in_of(call.request.headers.get("X-Registry-Auth", ""))
+    auth = hand_over(call.config.run_dir, credentials) if credentials else ""
     lines = JsonLines(call)
     try:
-        work = await orm(
-            images.image_pull,
-            call.namespace,
-            name,
-            call.actor,
-            platform=platform,
-            auth=auth,
-            via=_VIA,
-        )
-        async with _Watch(lines, work):
-            return await _pulled(lines, work, reference, name)
+        names = [name]
+        if every:
+            names = [f"{name}:{tag}" for tag in await _tags(call, reference, credentials)]
+        updated = False
+        for one in names:
+            updated |= await _pull_one(call, lines, one, platform=platform, auth=auth)
+    except QuaysideError as error:
+        code, message = pull_error(name, error)
+        if not lines.begun:
+            return answer(code, message)
+        await lines.fail(message)
+        return await lines.end()
     finally:
         take_back(call.config.run_dir, auth)
+    what = "Downloaded newer image for" if updated else "Image is up to date for"
+    shown = reference.familiar_name() if every else reference.familiar()
+    await lines.send(status(f"Status: {what} {shown}"))
+    return await lines.end()
 
 
-async def _pulled(
-    lines: JsonLines, work: Operation, reference: Reference, name: str
-) -> web.StreamResponse:
-    said = PullLines()
-    async for row in steps(work, lambda: lines.gone):
-        done = row.state == Operation.State.DONE
-        # As moby: of an image that is here already, by whatever name, no layer is told of; whether
-        # it was shows at the end.
-        here = is_here(row.progress)
-        layers = [] if here and not (done and row.result["new"]) else said.next(row.progress)
-        if (layers or done) and not lines.begun:
-            title = reference.canonical() if reference.digest else str(reference.tag)
-            await lines.send(status(f"Pulling from {reference.path}", title))
-        await lines.send(*layers)
-        if row.is_open:
-            continue
+async def _tags(call: Call, reference: Reference, credentials: Credentials | None) -> list[str]:
+    with registries.asking(call.config, reference, credentials) as client:
         try:
+            return await asyncio.to_thread(client.tags, reference)
+        except asyncio.CancelledError:  # the client has left
+            client.abort()
+            raise
+
+
+async def _pull_one(call: Call, lines: JsonLines, name: str, **args: str) -> bool:
+    """Whether the name stands for another image than before. Raises what ended the pull, and
+    ConnectionError where the client has left."""
+    reference = Reference.parse(name)
+    work = await orm(images.image_pull, call.namespace, name, call.actor, via=_VIA, **args)
+    async with _Watch(lines, work):
+        said, titled = PullLines(), False
+        async for row in steps(work, lambda: lines.gone):
+            done = row.state == Operation.State.DONE
+            # As moby: of an image that is here already, by whatever name, no layer is told of;
+            # whether it was shows at the end.
+            here = is_here(row.progress)
+            layers = [] if here and not (done and row.result["new"]) else said.next(row.progress)
+            if (layers or done) and not titled:
+                titled = True
+                title = reference.canonical() if reference.digest else str(reference.tag)
+                await lines.send(status(f"Pulling from {reference.path}", title))
+            await lines.send(*layers)
+            if row.is_open:
+                continue
             check(row)
-        except QuaysideError as error:
-            code, message = pull_error(name, error)
-            if not lines.begun:
-                return answer(code, message)
-            await lines.fail(message)
-            return await lines.end()
-        what = "Downloaded newer image for" if row.result["updated"] else "Image is up to date for"
-        await lines.send(
-            status(f"Digest: {row.result['digest']}"),
-            status(f"Status: {what} {reference.familiar()}"),
-        )
-        return await lines.end()
+            await lines.send(status(f"Digest: {row.result['digest']}"))
+            return bool(row.result["updated"])
     raise ConnectionResetError("the client has left")
 
 
@@ -170,10 +182,9 @@ def _pulled_name(call: Call) -> str:
     if not name:
         raise InvalidInput("invalid reference format")
     if not tag:
-        if "@" not in name and ":" not in name.rpartition("/")[2]:
-            raise Unsupported(
-                "pulling all tags of a repository is not supported",
-                hint=f"name one, as {name}:latest",
-            )
         return name
     return f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}"
+
+
+def _has_tag(name: str) -> bool:
+    return ":" in name.rpartition("/")[2]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ from engine.registry.auth import Credentials
 from engine.registry.blob import BlobReader
 from engine.registry.endpoints import Endpoint, endpoints
 from engine.registry.session import Request, RetryPolicy, Session
+from engine.registry.tags import MOST_PAGES, PAGE_LIMIT, read_page
 from engine.registry.transport import Answer, Timeouts, Transport
 
 MANIFEST_LIMIT = 4 << 20
@@ -173,6 +175,23 @@ class RegistryClient:
 
         return BlobReader(descriptor, offset, opener, self._transport.pause, self._policy)
 
+    def tags(self, reference: Reference) -> list[str]:
+        """Every tag of the reference's repository, in the registry's own order. Raises
+        ContentCorrupt for what is no list of tags, or one without end."""
+        subject = f"the tags of {reference.path}"
+        found: list[str] = []
+        query = ""
+        for _ in range(MOST_PAGES):
+            answer, body = self._each(partial(_tag_page, reference.path, query, subject))
+            tags, following = read_page(subject, body, answer.headers.get("Link", ""))
+            found += tags
+            if not following or following == query:
+                return found
+            query = following
+        raise ContentCorrupt(
+            f"{self.domain} has no end of {subject}", hint="name one", subject=subject
+        )
+
     def sign_in(self) -> None:
         """Ask the registry itself with the credentials, strictly: RegistryUnauthorized where they
         do not hold."""
@@ -245,6 +264,11 @@ class RegistryClient:
                     self._preferred = number
             return result
         raise _verdict(failed)
+
+
+def _tag_page(path: str, query: str, subject: str, session: Session) -> tuple[Answer, bytes]:
+    rest = f"/tags/list?{query}" if query else "/tags/list"
+    return session.read(path, rest, subject, {"Accept": "application/json"}, PAGE_LIMIT)
 
 
 def _verdict(failed: Sequence[tuple[Endpoint, RegistryError | PolicyDenied]]) -> QuaysideError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -41,12 +43,21 @@ def sign_in(config: EngineConfig, address: str, credentials: Credentials) -> Non
         client.sign_in()
 
 
-def distribution(config: EngineConfig, name: str, credentials: Credentials | None) -> Distribution:
-    """Raises InvalidReference and RegistryError's kinds."""
-    reference = Reference.parse(name)
+@contextmanager
+def asking(
+    config: EngineConfig, reference: Reference, credentials: Credentials | None
+) -> Iterator[RegistryClient]:
+    """Of the reference's registry, with the sign-in that is kept for it where none is given."""
     if credentials is None:
         credentials = load_credentials(config.home / "registries.json", reference.domain)
     with RegistryClient.configured(reference.domain, config, credentials) as client:
+        yield client
+
+
+def distribution(config: EngineConfig, name: str, credentials: Credentials | None) -> Distribution:
+    """Raises InvalidReference and RegistryError's kinds."""
+    reference = Reference.parse(name)
+    with asking(config, reference, credentials) as client:
         resolved = client.resolve(reference)
         if resolved.descriptor.media_type in media_types.INDEXES:
             entries = ImageIndex.from_json(resolved.body).manifests

@@ -126,9 +126,6 @@ def test_pull_as_docker_says_it(
     ]
     again = docker("pull", name)
     assert "Already exists" not in again
-    assert "pulling all tags of a repository is not supported" in docker(
-        "pull", "-a", name, fails=True
-    )
     assert f"Status: Image is up to date for {name}:latest" in again
     by_digest = docker("pull", f"{name}@{base.top}")
     assert by_digest.startswith(f"{name}@{base.top}: Pulling from lib/base\n")
@@ -139,6 +136,32 @@ def test_pull_as_docker_says_it(
     assert "invalid reference format" in docker("pull", "lib/A", fails=True)
     missing = docker("pull", "--platform", "linux/mips64le", name, fails=True)
     assert "no matching manifest for linux/mips64le in the manifest list" in missing
+
+
+def test_all_tags_of_a_repository(docker: Docker, registry: RegistryServer) -> None:
+    name = f"{registry.address}/lib/every"
+    shared = tar_of({"x": b"1234"})
+    pushed = {
+        tag: push_image(registry, "lib/every", tag, layers=[shared, tar_of({tag: b"y"})])
+        for tag in ("1", "2", "latest")
+    }
+    lines = docker("pull", "-a", name).splitlines()
+    first, *_ = pushed["1"].layers
+    short = first.removeprefix("sha256:")[:12]
+    told = [line.split(": ")[0] for line in lines if line.endswith(": Pulling from lib/every")]
+    assert sorted(told) == list(pushed)  # in the registry's order
+    assert [line for line in lines if line.startswith("Digest: ")] == [
+        f"Digest: {pushed[tag].top}" for tag in told
+    ]
+    assert [line for line in lines if line.startswith(short)].count(f"{short}: Already exists") == 2
+    assert lines[-2:] == [f"Status: Downloaded newer image for {name}", name]
+    tags = docker("images", name, "--format", "{{.Tag}}").split()
+    assert sorted(tags) == ["1", "2", "latest"]
+    again = docker("pull", "-a", name)
+    assert f"Status: Image is up to date for {name}\n" in again
+    assert "Already exists" not in again
+    missing = docker("pull", "-a", f"{registry.address}/lib/nothing", fails=True)
+    assert f"repository {registry.address}/lib/nothing not found: name unknown:" in missing
 
 
 def test_list_inspect_history_and_tags(docker: Docker, name: str, base: PushedImage) -> None:
@@ -285,14 +308,15 @@ def test_prune_and_disk_usage(docker: Docker, name: str, running_box_site: BoxSi
     assert name in docker("images", "--format", "{{.Repository}}")
 
 
+@pytest.mark.parametrize("tag", ["&tag=latest", ""])
 def test_a_client_that_leaves_cancels_its_pull(
-    docker: Docker, registry: RegistryServer, running_box_site: BoxSite
+    docker: Docker, registry: RegistryServer, running_box_site: BoxSite, tag: str
 ) -> None:
     big = tar_of({"big": os.urandom(8 << 20)})
     pushed = push_image(registry, "lib/slow", layers=[big])
     with faulty_registry(registry.address) as slow:
         slow.rule("/blobs/" + pushed.layers[0], rate=100_000)
-        path = f"/v1.47/images/create?fromImage={slow.address}/lib/slow&tag=latest"
+        path = f"/v1.47/images/create?fromImage={slow.address}/lib/slow{tag}"
         connection = dial(EngineApi.of(running_box_site).path)
         connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
         running_box_site.call(

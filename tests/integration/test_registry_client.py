@@ -112,6 +112,32 @@ def test_the_second_mirror_serves_what_the_first_cannot(
         assert len(faulty.seen) == asked  # the one that could is asked first from then on
 
 
+def test_tags_come_page_after_page(server: RegistryServer, faulty: FaultyRegistry) -> None:
+    for tag in ("b", "a", "c"):
+        push_image(server, "library/tagged", tag, layers=[LAYER])
+    reference = Reference.parse("tagged")
+    with mirrored(server.url) as client:
+        every = client.tags(reference)
+    assert sorted(every) == ["a", "b", "c"]
+    path = "/v2/library/tagged/tags/list"
+    # Wherever a registry says that the next page lies, its query is asked of the registry itself.
+    link = {"Link": f'<http://127.0.0.1:1{path}?last=a>; rel="next"'}
+    faulty.rule(path, times=1, status=200, headers=link, body=b'{"tags": ["a"]}')
+    with mirrored(faulty.url) as client:
+        assert client.tags(reference) == ["a", *every]  # this registry knows no pages itself
+    assert [one.path for one in faulty.requests(path)] == [path, f"{path}?last=a"]
+    faulty.clear()
+    faulty.rule(path, times=1, status=200, body=b'{"tags": null}')
+    with mirrored(faulty.url) as client:
+        assert client.tags(reference) == []
+    for odd in (b"[]", b"{", b'{"tags": "a"}', b'{"tags": [1]}'):
+        faulty.rule(path, times=1, status=200, body=odd)
+        with mirrored(faulty.url) as client, pytest.raises(ContentCorrupt, match="cannot be read"):
+            client.tags(reference)
+    with mirrored(server.url) as client, pytest.raises(RegistryNotFound):
+        client.tags(Reference.parse("nowhere"))
+
+
 # Signing in
 
 
