@@ -35,6 +35,7 @@ translates by it, with `context` filling the sentence in. `hint` says what to do
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -199,3 +200,23 @@ class MountFailed(EngineError):
 
 class SupervisorLost(EngineError):
     id = "supervisor-lost"
+
+
+def class_of(id: str) -> type[QuaysideError]:
+    """The class an error's `id` stands for; EngineError where it stands for none."""
+    classes: list[type[QuaysideError]] = [QuaysideError]
+    for one in classes:
+        if one.id == id:
+            return one
+        classes += one.__subclasses__()
+    return EngineError
+
+
+def revived(stored: Mapping[str, Any]) -> QuaysideError:
+    """The error whose `as_dict` this is, to be raised again in another process."""
+    found = class_of(str(stored.get("id", "")))
+    error = found.__new__(found)  # some classes ask for more at their own making
+    context = dict(stored.get("context") or {})
+    message, hint = str(stored.get("message", "")), str(stored.get("hint", ""))
+    QuaysideError.__init__(error, message, hint=hint, **context)
+    return error

@@ -48,8 +48,7 @@ from engine.services.containers import (
 )
 from engine.services.links import link_remove
 from engine.services.orm import orm
-from engine.services.work.host import host
-from engine.snapshots.changes import RUNTIMES_OWN, Change, changes_of
+from engine.services.work.changes import container_changes
 
 logger = logging.getLogger(__name__)
 routes = Routes()
@@ -280,15 +279,8 @@ def _until(texts: list[str]) -> datetime | None:
 async def changed(call: Call) -> web.Response:
     """`docker diff`; null where nothing has changed, as dockerd says it."""
     container = await find(call)
-    found = await orm(_changes, container)
+    found = await orm(container_changes, container)
     return reply([{"Path": os.fsdecode(one.path), "Kind": int(one.kind)} for one in found] or None)
-
-
-def _changes(container: Container) -> list[Change]:
-    snapshots, key = host().snapshots, f"container-{container.uid}"
-    if not snapshots.exists(key):
-        return []
-    return changes_of(snapshots.upper(key), snapshots.lowers(key), RUNTIMES_OWN)
 
 
 @routes.post("/containers/{id}/rename")

@@ -9,7 +9,6 @@ from aiohttp import web
 from engine.api.call import reply
 from engine.errors import (
     Conflict,
-    EngineError,
     Forbidden,
     InvalidInput,
     InvalidReference,
@@ -22,6 +21,7 @@ from engine.errors import (
     RegistryUnavailable,
     Unsupported,
     UserError,
+    class_of,
 )
 
 # moby's spelling of what is missing, by the `kind` our NotFound carries.
@@ -58,20 +58,10 @@ class QueueAway(UserError):
         )
 
 
-def _by_id() -> dict[str, type[QuaysideError]]:
-    found: dict[str, type[QuaysideError]] = {}
-    classes: list[type[QuaysideError]] = [QuaysideError]
-    while classes:
-        one = classes.pop()
-        found.setdefault(one.id, one)
-        classes += one.__subclasses__()
-    return found
-
-
 def kind_of(error: QuaysideError) -> type[QuaysideError]:
     """Its class; of a stored error the class it was stored from."""
     if isinstance(error, OperationFailed):
-        return _by_id().get(error.stored_id, EngineError)
+        return class_of(error.stored_id)
     return type(error)
 
 

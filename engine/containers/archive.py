@@ -96,7 +96,7 @@ class Resource:
 
 def find(root: Root, path: str, container: str) -> Resource:
     """Raises NotFound in moby's words (`container` as the request names it), InvalidInput."""
-    whole = _cleaned(path)
+    whole = cleaned(path)
     parent, _, base = whole.rpartition("/")
     if base == ".":
         base = ""
@@ -111,7 +111,7 @@ def find(root: Root, path: str, container: str) -> Resource:
             os.close(folder)
             raise
     except OSError as error:
-        raise _missing(error, path, container) from error
+        raise missing(error, path, container) from error
     name = posixpath.basename(whole.rstrip("/")) or "/"
     return Resource(folder, os.fsencode(base), name, status, target)
 
@@ -133,9 +133,9 @@ def extract(
     NoSpace, and Forbidden for what is read-only (`read_only`: the root is).
     """
     try:
-        folder = open_in_root(root.fd, os.fsencode(_cleaned(path)), _PATH)
+        folder = open_in_root(root.fd, os.fsencode(cleaned(path)), _PATH)
     except OSError as error:
-        raise _missing(error, path, container) from error
+        raise missing(error, path, container) from error
     try:
         if not stat.S_ISDIR(os.fstat(folder).st_mode):
             raise InvalidInput("extraction point is not a directory")
@@ -206,7 +206,7 @@ class _Placed:
             )
 
 
-def _cleaned(path: str) -> str:
+def cleaned(path: str) -> str:
     """Absolute and without `..`, lexically as Go's filepath; a `/` or `/.` at its end stays."""
     if "\0" in path:
         raise InvalidInput("a zero byte in the path", field="path")
@@ -248,7 +248,8 @@ def _check_writable(root: Root, folder: int, inside: str, read_only: bool) -> No
         raise Forbidden("container rootfs is marked read-only")
 
 
-def _missing(error: OSError, path: str, container: str) -> NotFound | InvalidInput:
+def missing(error: OSError, path: str, container: str) -> NotFound | InvalidInput:
+    """What a path that cannot be opened is to whoever asked for it, in moby's words."""
     if error.errno == errno.ENOTDIR:
         return InvalidInput("not a directory", path=path)
     return NotFound(f"Could not find the file {path} in container {container}", path=path)

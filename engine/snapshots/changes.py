@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 
@@ -34,10 +34,13 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Change:
-    """`path` is absolute, as the container sees it."""
+    """`path` is absolute, as the container sees it. `mode` (with the file's kind) and `size` in
+    bytes (0 of a folder) are its own now; 0 of what is deleted."""
 
     path: bytes
     kind: Kind
+    mode: int = field(default=0, compare=False)
+    size: int = field(default=0, compare=False)
 
 
 def changes_of(
@@ -58,6 +61,7 @@ class _Folder:
     """One that is being walked; `mark` is how much had been found before it."""
 
     path: bytes
+    mode: int
     layers: list[int]
     names: Iterator[bytes]
     mark: int
@@ -75,14 +79,14 @@ class _Walk:
 
     def all(self) -> None:
         """Not by recursion: a container may nest folders deeper than that goes."""
-        stack = [self._opened(b"", list(range(len(self._below))), True)]
+        stack = [self._opened(b"", stat.S_IFDIR, list(range(len(self._below))), True)]
         while stack:
             folder = stack[-1]
             name = next(folder.names, None)
             if name is None:
                 stack.pop()
                 if not folder.listed and len(self._found) > folder.mark:
-                    self._add(folder.path, Kind.MODIFIED)
+                    self._add(folder.path, Kind.MODIFIED, folder.mode)
                 continue
             path = folder.path + b"/" + name if folder.path else name
             with suppress(FileNotFoundError):
@@ -90,7 +94,7 @@ class _Walk:
                 if below is not None:
                     stack.append(self._opened(path, *below))
 
-    def _opened(self, path: bytes, layers: list[int], listed: bool) -> _Folder:
+    def _opened(self, path: bytes, mode: int, layers: list[int], listed: bool) -> _Folder:
         names: list[bytes] = []
         mark = len(self._found)
         with suppress(FileNotFoundError), scan(self._top, os.fsdecode(path)) as entries:
@@ -98,10 +102,10 @@ class _Walk:
         if layers and self._opaque(self._top, path):
             self._hidden(path, layers, set(names))
             layers = []
-        return _Folder(path, layers, iter(names), mark, listed)
+        return _Folder(path, mode, layers, iter(names), mark, listed)
 
-    def _entry(self, path: bytes, layers: list[int]) -> tuple[list[int], bool] | None:
-        """Lists it; of a folder the layers that have it too, and whether it was listed."""
+    def _entry(self, path: bytes, layers: list[int]) -> tuple[int, list[int], bool] | None:
+        """Lists it; of a folder its mode, the layers that have it too, whether it was listed."""
         now = _status(self._top, path)
         before, below = self._before(path, layers)
         if _is_whiteout(now):
@@ -112,13 +116,13 @@ class _Walk:
         listed = False
         if before is None:
             if b"/" + path not in self._ignored or (not folder and now.st_size):
-                self._add(path, Kind.ADDED)
+                self._add(path, Kind.ADDED, now.st_mode, now.st_size)
                 listed = True
         elif _differ(before, now):
-            self._add(path, Kind.MODIFIED)
+            self._add(path, Kind.MODIFIED, now.st_mode, now.st_size)
             listed = True
         # What is ignored is never listed for its own sake, but may be for what is in it.
-        return (below, listed) if folder else None
+        return (now.st_mode, below, listed) if folder else None
 
     def _before(self, path: bytes, layers: list[int]) -> tuple[os.stat_result | None, list[int]]:
         """As the image has it, and the layers that make up that folder."""
@@ -162,8 +166,9 @@ class _Walk:
         finally:
             os.close(folder)
 
-    def _add(self, path: bytes, kind: Kind) -> None:
-        self._found.append(Change(b"/" + path, kind))
+    def _add(self, path: bytes, kind: Kind, mode: int = 0, size: int = 0) -> None:
+        own = 0 if stat.S_ISDIR(mode) else size
+        self._found.append(Change(b"/" + path, kind, mode, own))
 
 
 def _status(root: int, path: bytes) -> os.stat_result:
