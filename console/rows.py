@@ -10,13 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote_plus
 
 from django.conf import settings
 from django.db.models import Count, Model, QuerySet
 from django.http import HttpRequest
 from django.http.request import split_domain_port
-from django.urls import reverse
 from django.utils.translation import gettext, ngettext
 
 from console import states
@@ -186,7 +185,7 @@ def build_rows(team: str, builds: Iterable[Build]) -> list[BuildRow]:
     return [
         BuildRow(
             build=build,
-            base=reverse("build", args=[team, build.number]),
+            base=f"/t/{team}/builds/{build.number}/",
             state=states.of_build(build),
             took=took(build),
             problem=explain(build.error).text
@@ -200,7 +199,7 @@ def build_rows(team: str, builds: Iterable[Build]) -> list[BuildRow]:
 
 def _run(team: str, image: str) -> str:
     """The run form, filled in with the image."""
-    return f"/t/{team}/containers/new/?{urlencode({'image': image})}"
+    return f"/t/{team}/containers/new/?image={quote_plus(image)}"
 
 
 def took(build: Build) -> float | None:

@@ -5,6 +5,7 @@ Lists call these hundreds of times a page, so they are plain functions and not i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import cache, lru_cache
 from typing import Any
@@ -14,10 +15,11 @@ from django.forms import BoundField, CheckboxInput, Select
 from django.http import HttpRequest
 from django.templatetags.static import static
 from django.utils import timezone
-from django.utils.html import format_html, format_html_join
+from django.utils.html import escape, format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import get_language, gettext, ngettext
 
+from console.rows import PortChip
 from console.states import State
 
 register = template.Library()
@@ -54,6 +56,24 @@ def _state(value: State) -> SafeString:
         value.tone,
         icon(value.shape),
         value.word,
+    )
+
+
+@register.simple_tag
+def port(chip: PortChip) -> SafeString:
+    """What listens where, and a link to it where one can be."""
+    return _port(chip)
+
+
+@lru_cache(512)
+def _port(chip: PortChip) -> SafeString:
+    if not chip.href:
+        return format_html('<span class="chip" title="{}">{}</span>', chip.title, chip.text)
+    return format_html(
+        '<a class="chip" href="{}" target="_blank" rel="noreferrer" title="{}">{}</a>',
+        chip.href,
+        chip.title,
+        chip.text,
     )
 
 
@@ -96,21 +116,28 @@ def _time(moment: datetime | None, mode: str) -> SafeString:
     if moment is None:
         return mark_safe("")
     passed = max((timezone.now() - moment).total_seconds(), 0)
-    if mode == "ago":
-        text = (
-            gettext("just now")
-            if passed < 10
-            else gettext("%(time)s ago") % {"time": _coarse(passed)}
-        )
-    else:
-        text = _coarse(passed)
-    return format_html(
-        '<time datetime="{}" data-time="{}" title="{}">{}</time>',
-        moment.isoformat(timespec="seconds"),
-        mode,
-        moment.strftime("%Y-%m-%d %H:%M:%S UTC"),
-        text,
+    text = _passed(_floored(passed), mode, get_language() or "")
+    iso = moment.isoformat(timespec="seconds")
+    return mark_safe(
+        f'<time datetime="{iso}" data-time="{mode}" title="{iso[:10]} {iso[11:19]} UTC">'
+        f"{text}</time>"
     )
+
+
+@lru_cache(512)
+def _passed(seconds: int, mode: str, language: str) -> SafeString:
+    """Escaped; `language` is the active one: it is here to be told apart by."""
+    text = _coarse(seconds)
+    if mode == "ago":
+        text = gettext("just now") if seconds < 10 else gettext("%(time)s ago") % {"time": text}
+    return escape(text)
+
+
+def _floored(seconds: float) -> int:
+    """To the whole unit `_coarse` shows, so that its texts are few."""
+    whole = int(seconds)
+    unit = 1 if whole < 60 else 60 if whole < 3600 else 3600 if whole < 48 * 3600 else 86400
+    return whole - whole % unit
 
 
 @register.filter
@@ -130,13 +157,15 @@ def size(value: int | None) -> str:
 @register.filter
 def count_of(number: int, noun: str) -> str:
     """`3 containers`, in the page's language."""
-    words = {
-        "container": ngettext("%(n)s container", "%(n)s containers", number),
-        "image": ngettext("%(n)s image", "%(n)s images", number),
-        "layer": ngettext("%(n)s layer", "%(n)s layers", number),
-        "build": ngettext("%(n)s build", "%(n)s builds", number),
-    }
-    return words[noun] % {"n": f"{number:,}"}
+    return _COUNTS[noun](number) % {"n": f"{number:,}"}
+
+
+_COUNTS: dict[str, Callable[[int], str]] = {
+    "container": lambda n: ngettext("%(n)s container", "%(n)s containers", n),
+    "image": lambda n: ngettext("%(n)s image", "%(n)s images", n),
+    "layer": lambda n: ngettext("%(n)s layer", "%(n)s layers", n),
+    "build": lambda n: ngettext("%(n)s build", "%(n)s builds", n),
+}
 
 
 @register.filter

@@ -14,8 +14,6 @@ from typing import Any
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.core.paginator import Page, Paginator
-from django.db.models import QuerySet
 from django.http import (
     Http404,
     HttpRequest,
@@ -33,7 +31,6 @@ from console.permissions import Permission, may
 from engine.errors import InvalidInput, NotFound, QuaysideError
 from engine.events import Kind
 
-PAGE_SIZE = 100
 Changed = tuple[Kind, int | str]
 
 
@@ -83,20 +80,6 @@ def team_view(
         return inner
 
     return declare
-
-
-def page_of(request: HttpRequest, rows: QuerySet[Any]) -> Page[Any]:
-    """The page of 100 rows the address asks for; one that does not exist is the nearest."""
-    return Paginator(rows, PAGE_SIZE).get_page(request.GET.get("page"))
-
-
-def query_without(request: HttpRequest, *names: str) -> str:
-    """The address's query without `names`, ready to be added to: "" or "q=web&"."""
-    query = request.GET.copy()
-    for name in names:
-        query.pop(name, None)
-    text = query.urlencode()
-    return f"{text}&" if text else ""
 
 
 def ids_of(request: HttpRequest) -> list[int]:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
-from django.db.models import Count, Q
+from django.db.models import Q
 from django.http import Http404, HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy
 
 from console.forms.builds import BuildForm, SourceForm
+from console.markup import build_markup
 from console.messages import explain
 from console.models import User
 from console.permissions import Permission
@@ -19,21 +24,51 @@ from console.views.base import (
     act,
     actor_of,
     ids_of,
-    page_of,
-    query_without,
     team_view,
 )
+from console.views.lists import Column, Listing, counted, list_page, query_of
 from console.views.uploads import upload_whole
 from engine.errors import QuaysideError, StepFailed
 from engine.events import Kind
 from engine.models import Build, Upload
-from engine.models.build import BuildQuerySet
 from engine.services import builds as service
 
 _STATES = {
     "open": [Build.State.QUEUED, Build.State.RUNNING],
     "failed": [Build.State.FAILED],
 }
+_LIST = Listing(
+    kind=Kind.BUILD,
+    plural="builds",
+    title=gettext_lazy("Builds"),
+    sub=gettext_lazy("A Dockerfile and its source become an image, step by step."),
+    label=gettext_lazy("Filter builds"),
+    placeholder=gettext_lazy("Name or number"),
+    nothing=gettext_lazy("No build has that name or number."),
+    columns=(
+        Column(gettext_lazy("State"), "w-m"),
+        Column(gettext_lazy("Name")),
+        Column(gettext_lazy("Image"), "w-l"),
+        Column(gettext_lazy("Took"), "w-s", number=True),
+        Column(gettext_lazy("Begun"), "w-m"),
+    ),
+    states=(
+        ("", gettext_lazy("All")),
+        ("open", gettext_lazy("Building")),
+        ("failed", gettext_lazy("Failed")),
+    ),
+)
+# Without the texts a list does not show.
+_SHOWN = (
+    "number",
+    "tag",
+    "state",
+    "error",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "image__digest",
+)
 SAMPLE = """FROM node
 WORKDIR /app
 COPY package.json /app
@@ -44,10 +79,14 @@ CMD ["node", "server.js"]
 """
 
 
+def _rows(request: TeamRequest, builds: Iterable[Build]) -> SafeString:
+    return build_markup(build_rows(request.team.slug, builds))
+
+
 @team_view(Permission.SEE)
 def build_list(request: TeamRequest) -> HttpResponse:
     everything = Build.objects.for_namespace(request.team.namespace)
-    query, state = request.GET.get("q", "").strip(), request.GET.get("state", "")
+    query, state = query_of(request), request.GET.get("state", "")
     found = everything
     if query:
         number = query.removeprefix("#")
@@ -55,35 +94,19 @@ def build_list(request: TeamRequest) -> HttpResponse:
         found = found.filter(named | Q(number=int(number)) if number.isdecimal() else named)
     if state in _STATES:
         found = found.filter(state__in=_STATES[state])
-    counts = everything.aggregate(
-        all=Count("pk"),
-        open=Count("pk", filter=Q(state__in=_STATES["open"])),
-        failed=Count("pk", filter=Q(state__in=_STATES["failed"])),
+    return list_page(
+        request,
+        _LIST,
+        found.select_related("image").only(*_SHOWN).order_by("-number"),
+        partial(_rows, request),
+        counts=counted(everything, _STATES),
     )
-    page = page_of(request, _light(found).order_by("-number"))
-    context = {
-        "page": page,
-        "rows": build_rows(request.team.slug, page.object_list),
-        "query": query,
-        "state": state,
-        "counts": counts,
-        "pager_query": query_without(request, "page"),
-        "state_query": query_without(request, "page", "state"),
-    }
-    return render(request, "builds/list.html", context)
 
 
 @team_view(Permission.SEE)
 def build_rows_now(request: TeamRequest) -> HttpResponse:
     found = Build.objects.for_namespace(request.team.namespace).filter(pk__in=ids_of(request))
-    rows = build_rows(request.team.slug, _light(found))
-    return render(request, "builds/rows.html", {"rows": rows})
-
-
-def _light(builds: BuildQuerySet) -> BuildQuerySet:
-    """Without the texts a list does not show."""
-    unread = ("dockerfile", "steps", "args", "image__config", "image__layers")
-    return builds.select_related("image").defer(*unread)
+    return HttpResponse(_rows(request, found.select_related("image").only(*_SHOWN)))
 
 
 @team_view(Permission.BUILD, methods=["GET", "HEAD", "POST"])

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from django.contrib import messages
-from django.db.models import Count, Q
 from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
-from django.utils.translation import gettext, ngettext
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext, gettext_lazy, ngettext
 
+from console.markup import container_markup
 from console.messages import explain
 from console.permissions import Permission
 from console.rows import container_rows
@@ -19,60 +21,81 @@ from console.views.base import (
     actor_of,
     ids_of,
     keys_of,
-    page_of,
-    query_without,
     team_view,
     tell,
 )
+from console.views.lists import Column, Listing, counted, list_page, query_of
 from engine.errors import QuaysideError
 from engine.events import Kind
 from engine.models import Container
-from engine.models.container import ContainerQuerySet
 from engine.services import containers as service
 
 _STATES = {
     "running": [Container.State.RUNNING, Container.State.PAUSED, Container.State.RESTARTING],
     "stopped": [Container.State.CREATED, Container.State.EXITED, Container.State.DEAD],
 }
+_LIST = Listing(
+    kind=Kind.CONTAINER,
+    plural="containers",
+    title=gettext_lazy("Containers"),
+    sub=gettext_lazy("Each is one run of an image, independent of all others."),
+    label=gettext_lazy("Filter containers"),
+    placeholder=gettext_lazy("Name, image or id"),
+    nothing=gettext_lazy("No container has that in its name, image or id."),
+    columns=(
+        Column(gettext_lazy("State"), "w-state"),
+        Column(gettext_lazy("Name")),
+        Column(gettext_lazy("Image")),
+        Column(gettext_lazy("Ports"), "w-l"),
+    ),
+    states=(
+        ("", gettext_lazy("All")),
+        ("running", gettext_lazy("Running")),
+        ("stopped", gettext_lazy("Stopped")),
+    ),
+    selects=True,
+)
+# Without the settings a list does not show.
+_SHOWN = (
+    "name",
+    "image_name",
+    "state",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "exit_code",
+    "error",
+    "stopped_by_hand",
+    "restart_count",
+    "restart_at",
+    "health",
+)
 
 
-def _listed(containers: ContainerQuerySet) -> ContainerQuerySet:
-    """Without the settings a list does not show."""
-    return containers.defer("settings")
+def _rows(request: TeamRequest, containers: Iterable[Container]) -> SafeString:
+    return container_markup(container_rows(request, request.team.slug, containers))
 
 
 @team_view(Permission.SEE)
 def container_list(request: TeamRequest) -> HttpResponse:
-    namespace = request.team.namespace
-    everything = Container.objects.for_namespace(namespace)
-    query, state = request.GET.get("q", ""), request.GET.get("state", "")
-    found = everything.search(query)
+    everything = Container.objects.for_namespace(request.team.namespace)
+    found, state = everything.search(query_of(request)), request.GET.get("state", "")
     if state in _STATES:
         found = found.filter(state__in=_STATES[state])
-    counts = everything.aggregate(
-        all=Count("pk"),
-        running=Count("pk", filter=Q(state__in=_STATES["running"])),
-        stopped=Count("pk", filter=Q(state__in=_STATES["stopped"])),
+    return list_page(
+        request,
+        _LIST,
+        found.only(*_SHOWN).order_by("-created_at", "-pk"),
+        partial(_rows, request),
+        counts=counted(everything, _STATES),
     )
-    page = page_of(request, _listed(found).order_by("-created_at", "-pk"))
-    context = {
-        "page": page,
-        "rows": container_rows(request, request.team.slug, page.object_list),
-        "query": query,
-        "state": state,
-        "counts": counts,
-        "pager_query": query_without(request, "page"),
-        "state_query": query_without(request, "page", "state"),
-    }
-    return render(request, "containers/list.html", context)
 
 
 @team_view(Permission.SEE)
 def container_rows_now(request: TeamRequest) -> HttpResponse:
     """The rows of `?ids=`, for live.js; those that are gone are simply missing."""
     found = Container.objects.for_namespace(request.team.namespace)
-    rows = container_rows(request, request.team.slug, _listed(found.filter(pk__in=ids_of(request))))
-    return render(request, "containers/rows.html", {"rows": rows})
+    return HttpResponse(_rows(request, found.filter(pk__in=ids_of(request)).only(*_SHOWN)))
 
 
 @team_view(Permission.OPERATE, methods=["POST"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.contrib import messages
@@ -12,10 +13,12 @@ from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.functional import Promise
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy
 
 from console import states
 from console.forms.builds import NameForm
+from console.markup import image_markup
 from console.messages import Explanation, explain
 from console.permissions import Permission
 from console.rows import image_rows, names_of
@@ -26,16 +29,14 @@ from console.views.base import (
     actor_of,
     go,
     ids_of,
-    page_of,
-    query_without,
     refuse,
     team_view,
 )
+from console.views.lists import Column, Listing, list_page, query_of
 from console.views.overview import short_reference
 from engine.errors import QuaysideError
 from engine.events import Kind
 from engine.models import Container, Image, Operation, Tag
-from engine.models.image import ImageQuerySet
 from engine.services import image_removal, image_transfers, operations
 from engine.services import images as service
 
@@ -73,31 +74,45 @@ class Slab:
     comment: str
 
 
-def _listed(images: ImageQuerySet) -> ImageQuerySet:
-    return images.defer("config", "layers")
+_LIST = Listing(
+    kind=Kind.IMAGE,
+    plural="images",
+    title=gettext_lazy("Images"),
+    sub=gettext_lazy("Read-only templates: built or pulled once, run as often as you like."),
+    label=gettext_lazy("Filter images"),
+    placeholder=gettext_lazy("Name, tag or id"),
+    nothing=gettext_lazy("No image here has that name, tag or id."),
+    columns=(
+        Column(gettext_lazy("Name")),
+        Column(gettext_lazy("Id"), "w-m"),
+        Column(gettext_lazy("Size"), "w-s", number=True),
+        Column(gettext_lazy("Containers"), "w-m"),
+        Column(gettext_lazy("Made"), "w-m"),
+    ),
+)
+_SHOWN = ("digest", "size", "created_at")
+
+
+def _rows(request: TeamRequest, images: Iterable[Image]) -> SafeString:
+    return image_markup(image_rows(request.team.namespace, request.team.slug, images))
 
 
 @team_view(Permission.SEE)
 def image_list(request: TeamRequest) -> HttpResponse:
-    namespace, query = request.team.namespace, request.GET.get("q", "")
-    found = Image.objects.for_namespace(namespace).search(query)
-    page = page_of(request, _listed(found).order_by("-added_at", "-pk"))
-    context = {
-        "page": page,
-        "rows": image_rows(namespace, request.team.slug, page.object_list),
-        "query": query,
-        "pulls": transfers(request, open_only=True),
-        "pager_query": query_without(request, "page"),
-    }
-    return render(request, "images/list.html", context)
+    found = Image.objects.for_namespace(request.team.namespace).search(query_of(request))
+    return list_page(
+        request,
+        _LIST,
+        found.only(*_SHOWN).order_by("-added_at", "-pk"),
+        partial(_rows, request),
+        pulls=transfers(request, open_only=True),
+    )
 
 
 @team_view(Permission.SEE)
 def image_rows_now(request: TeamRequest) -> HttpResponse:
-    namespace = request.team.namespace
-    found = Image.objects.for_namespace(namespace).filter(pk__in=ids_of(request))
-    rows = image_rows(namespace, request.team.slug, _listed(found))
-    return render(request, "images/rows.html", {"rows": rows})
+    found = Image.objects.for_namespace(request.team.namespace).filter(pk__in=ids_of(request))
+    return HttpResponse(_rows(request, found.only(*_SHOWN)))
 
 
 @team_view(Permission.IMAGES, methods=["GET", "HEAD", "POST"])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.urls import reverse
-from django.utils.translation import gettext
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext, gettext_lazy
 
 from console.forms.storage import ConnectForm, NetworkForm
 from console.permissions import Permission
@@ -21,11 +24,10 @@ from console.views.base import (
     go,
     ids_of,
     keys_of,
-    page_of,
-    query_without,
     refuse,
     team_view,
 )
+from console.views.lists import Column, Listing, list_page, query_of
 from engine.errors import QuaysideError
 from engine.events import Kind
 from engine.models import Container, Endpoint, Network, Operation
@@ -48,6 +50,31 @@ class NetworkRow:
 
 
 _SHOWN_USERS = 3
+_LIST = Listing(
+    kind=Kind.NETWORK,
+    plural="networks",
+    title=gettext_lazy("Networks"),
+    sub=gettext_lazy(
+        "Containers on one network reach each other by name; those on another do not."
+    ),
+    label=gettext_lazy("Filter networks"),
+    placeholder=gettext_lazy("Name"),
+    nothing=gettext_lazy("No network has that in its name."),
+    columns=(
+        Column(gettext_lazy("Name")),
+        Column(gettext_lazy("Driver"), "w-s"),
+        Column(gettext_lazy("Subnet"), "w-m"),
+        Column(gettext_lazy("Containers")),
+        Column(gettext_lazy("Made"), "w-m"),
+    ),
+)
+
+
+def _markup(
+    request: TeamRequest, networks: Iterable[Network], builtin: Iterable[Builtin] = ()
+) -> SafeString:
+    context = {"rows": _rows(request, networks), "builtin": builtin}
+    return render_to_string("networks/rows.html", context, request)
 
 
 def _rows(request: TeamRequest, networks: Iterable[Network]) -> list[NetworkRow]:
@@ -94,23 +121,16 @@ def _found(request: TeamRequest, query: str = "") -> QuerySet[Network]:
 @team_view(Permission.SEE)
 def network_list(request: TeamRequest) -> HttpResponse:
     namespaces.network_default(request.team.namespace)
-    query = request.GET.get("q", "").strip()
-    page = page_of(request, _found(request, query).order_by("name"))
-    builtin = [Builtin.of(request.team.namespace, name) for name in BUILTIN]
-    context = {
-        "page": page,
-        "rows": _rows(request, page.object_list),
-        "builtin": [one for one in builtin if query in one.name],
-        "query": query,
-        "pager_query": query_without(request, "page"),
-    }
-    return render(request, "networks/list.html", context)
+    query = query_of(request)
+    builtin = [Builtin.of(request.team.namespace, name) for name in BUILTIN if query in name]
+    found = _found(request, query).order_by("name")
+    return list_page(request, _LIST, found, partial(_markup, request, builtin=builtin), any=True)
 
 
 @team_view(Permission.SEE)
 def network_rows_now(request: TeamRequest) -> HttpResponse:
     found = _found(request).filter(pk__in=ids_of(request))
-    return render(request, "networks/rows.html", {"rows": _rows(request, found)})
+    return HttpResponse(_markup(request, found))
 
 
 @team_view(Permission.CREATE, methods=["GET", "HEAD", "POST"])

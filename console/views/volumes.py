@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpResponse
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.urls import reverse
-from django.utils.translation import gettext
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext, gettext_lazy
 
 from console.forms.storage import VolumeForm
 from console.permissions import Permission
@@ -19,12 +22,12 @@ from console.views.base import (
     actor_of,
     go,
     ids_of,
-    page_of,
-    query_without,
     refuse,
     team_view,
 )
+from console.views.lists import Column, Listing, list_page, query_of
 from engine.errors import QuaysideError
+from engine.events import Kind
 from engine.models import Operation, Volume, VolumeUse
 from engine.services import volumes as service
 
@@ -44,6 +47,29 @@ class VolumeRow:
 
 
 _SHOWN_USERS = 3
+_LIST = Listing(
+    kind=Kind.VOLUME,
+    plural="volumes",
+    title=gettext_lazy("Volumes"),
+    sub=gettext_lazy(
+        "A volume keeps files beyond the container that wrote them, "
+        "and several containers can share one."
+    ),
+    label=gettext_lazy("Filter volumes"),
+    placeholder=gettext_lazy("Name"),
+    nothing=gettext_lazy("No volume has that in its name."),
+    columns=(
+        Column(gettext_lazy("Name")),
+        Column(gettext_lazy("Driver"), "w-s"),
+        Column(gettext_lazy("Size"), "w-s", number=True),
+        Column(gettext_lazy("Containers")),
+        Column(gettext_lazy("Made"), "w-m"),
+    ),
+)
+
+
+def _markup(request: TeamRequest, volumes: Iterable[Volume]) -> SafeString:
+    return render_to_string("volumes/rows.html", {"rows": _rows(request, volumes)}, request)
 
 
 def _rows(request: TeamRequest, volumes: Iterable[Volume]) -> list[VolumeRow]:
@@ -87,21 +113,14 @@ def _found(request: TeamRequest, query: str = "") -> QuerySet[Volume]:
 
 @team_view(Permission.SEE)
 def volume_list(request: TeamRequest) -> HttpResponse:
-    query = request.GET.get("q", "").strip()
-    page = page_of(request, _found(request, query).order_by("anonymous", "name"))
-    context = {
-        "page": page,
-        "rows": _rows(request, page.object_list),
-        "query": query,
-        "pager_query": query_without(request, "page"),
-    }
-    return render(request, "volumes/list.html", context)
+    found = _found(request, query_of(request)).order_by("anonymous", "name")
+    return list_page(request, _LIST, found, partial(_markup, request))
 
 
 @team_view(Permission.SEE)
 def volume_rows_now(request: TeamRequest) -> HttpResponse:
     found = _found(request).filter(pk__in=ids_of(request))
-    return render(request, "volumes/rows.html", {"rows": _rows(request, found)})
+    return HttpResponse(_markup(request, found))
 
 
 @team_view(Permission.CREATE, methods=["GET", "HEAD", "POST"])
