@@ -213,7 +213,12 @@ def image_rows(namespace: Namespace, team: str, images: Iterable[Image]) -> list
     """Containers are counted for these rows alone: joined to the list, they would be counted for
     every image before the page is cut out of it."""
     rows = list(images)
-    tags = _grouped(Tag.objects.filter(image__in=[row.pk for row in rows]), "image_id")
+    tags = _grouped(
+        Tag.objects.filter(image__in=[row.pk for row in rows])
+        .only("image_id", "repository", "tag")
+        .order_by(),
+        "image_id",
+    )
     used = dict(
         Container.objects.filter(image__in=[row.pk for row in rows])
         .values_list("image")

@@ -851,6 +851,12 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="build",
             index=models.Index(
+                fields=["namespace", "state"], name="engine_buil_namespa_576d10_idx"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="build",
+            index=models.Index(
                 fields=["namespace", "-created_at"], name="engine_buil_namespa_95156c_idx"
             ),
         ),

@@ -89,7 +89,10 @@ class Build(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["namespace", "number"], name="build_number_once")
         ]
-        indexes = [models.Index(fields=["namespace", "-created_at"])]
+        indexes = [
+            models.Index(fields=["namespace", "state"]),
+            models.Index(fields=["namespace", "-created_at"]),
+        ]
 
     def __str__(self) -> str:
         return f"#{self.number}"
