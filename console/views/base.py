@@ -82,6 +82,15 @@ def team_view(
     return declare
 
 
+def query_without(request: HttpRequest, *names: str) -> str:
+    """The address's query without `names`, ready to be added to: "" or "q=web&"."""
+    query = request.GET.copy()
+    for name in names:
+        query.pop(name, None)
+    text = query.urlencode()
+    return f"{text}&" if text else ""
+
+
 def ids_of(request: HttpRequest) -> list[int]:
     """`?ids=1,2,3`: the rows a browser shows and wants again; at most a few hundred."""
     return keys_of(request.GET.get("ids", "").split(",")[:300])

@@ -17,7 +17,7 @@ from django.shortcuts import render
 from django.utils.functional import Promise
 from django.utils.safestring import SafeString
 
-from console.views.base import TeamRequest
+from console.views.base import TeamRequest, query_without
 
 PAGE_SIZE = 100
 
@@ -102,12 +102,3 @@ def page_of(request: HttpRequest, rows: QuerySet[Any], count: int | None = None)
     if count is not None:
         pages.count = count
     return pages.get_page(request.GET.get("page"))
-
-
-def query_without(request: HttpRequest, *names: str) -> str:
-    """The address's query without `names`, ready to be added to: "" or "q=web&"."""
-    query = request.GET.copy()
-    for name in names:
-        query.pop(name, None)
-    text = query.urlencode()
-    return f"{text}&" if text else ""
