@@ -30,6 +30,26 @@ SENTENCES: tuple[tuple[str, Promise, Promise | None], ...] = (
         None,
     ),
     (
+        r"Minimum memoryswap limit should be larger than memory limit, see usage",
+        _("Memory and swap together cannot be less than the memory."),
+        None,
+    ),
+    (
+        r"You should always set the Memory limit when using Memoryswap limit, see usage",
+        _("Swap is limited together with memory: give a limit for the memory too."),
+        None,
+    ),
+    (
+        r"Minimum memory limit can not be less than memory reservation limit, see usage",
+        _("That is less than the memory it was promised when memory is scarce."),
+        None,
+    ),
+    (
+        r"Conflicting options: Nano CPUs and CPU (?:Period|Quota) cannot both be set",
+        _("It was made with a quota of processor time of its own (--cpu-quota)."),
+        _("Change that with docker update."),
+    ),
+    (
         r"Range of CPUs is from 0.01 to (?P<n>\d+)\.00.*",
         _("This machine has %(n)s processors: more cannot be given."),
         None,

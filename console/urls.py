@@ -8,6 +8,7 @@ from console.views import (
     access,
     builds,
     container,
+    container_settings,
     containers,
     downloads,
     image_moves,
@@ -15,6 +16,7 @@ from console.views import (
     networks,
     overview,
     run,
+    stats,
     terminals,
     tokens,
     uploads,
@@ -37,14 +39,21 @@ _containers = [
         "<str:name>/terminal/<uuid:session>/", terminals.terminal_session, name="terminal-session"
     ),
     path("<str:name>/inspect/", container.container_inspect, name="container-inspect"),
-    path("<str:name>/settings/", container.container_settings, name="container-settings"),
+    path("<str:name>/settings/", container_settings.container_settings, name="container-settings"),
     path("<str:name>/start/", container.container_start, name="container-start"),
     path("<str:name>/stop/", container.container_stop, name="container-stop"),
     path("<str:name>/restart/", container.container_restart, name="container-restart"),
     path("<str:name>/kill/", container.container_kill, name="container-kill"),
     path("<str:name>/pause/", container.container_pause, name="container-pause"),
     path("<str:name>/unpause/", container.container_unpause, name="container-unpause"),
-    path("<str:name>/limits/", container.container_limits, name="container-limits"),
+    path("<str:name>/limits/", container_settings.container_limits, name="container-limits"),
+    path("<str:name>/connect/", container_settings.container_connect, name="container-connect"),
+    path(
+        "<str:name>/disconnect/",
+        container_settings.container_disconnect,
+        name="container-disconnect",
+    ),
+    path("<str:name>/stats/", stats.container_stats, name="container-stats"),
 ]
 
 _builds = [

@@ -108,6 +108,62 @@ class LimitsForm(Form):
         }
 
 
+class SwapField(SizeField):
+    """As SizeField, and -1 for no limit."""
+
+    def clean(self, value: Any) -> int | None:
+        return -1 if str(value or "").strip() == "-1" else super().clean(value)
+
+
+class ChangeLimitsForm(LimitsForm):
+    """The settings tab's: with what only a container there is has reason to ask for."""
+
+    # The engine's own field of a reservation, which the form does not have.
+    names = {"memory_reservation": "memory"}
+
+    memory_swap = SwapField(
+        label=_("Memory and swap together"),
+        required=False,
+        help_text=_("-1 is swap without a limit. Empty: twice the memory."),
+        widget=forms.TextInput(attrs=mono(placeholder="1g")),
+    )
+    retries = forms.IntegerField(
+        label=_("Tries at most"),
+        required=False,
+        min_value=1,
+        help_text=_("Of “when it fails”. Empty is without end."),
+        widget=forms.TextInput(attrs=mono(placeholder="5", inputmode="numeric")),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        data: dict[str, Any] = super().clean() or {}
+        if data.get("retries") and data.get("restart") != "on-failure":
+            self.add_error("retries", _("Only “when it fails” counts its tries."))
+        return data
+
+    def limits(self, before: Limits | None = None) -> Limits:
+        found = super().limits(before)
+        swap = self.cleaned_data["memory_swap"]
+        if swap is not None:
+            return replace(found, memory_swap=swap)
+        twice = 2 * found.memory if found.memory else None
+        return found if found.memory_swap is None else replace(found, memory_swap=twice)
+
+    def restart_policy(self, before: RestartPolicy | None = None) -> RestartPolicy:
+        data = self.cleaned_data
+        return RestartPolicy(data["restart"] or "no", data["retries"] or 0)
+
+    @staticmethod
+    def initial_of(limits: Limits, restart: RestartPolicy) -> dict[str, Any]:
+        swap = limits.memory_swap
+        usual = not swap or swap == 2 * (limits.memory or 0)
+        return {
+            **LimitsForm.initial_of(limits, restart),
+            "memory_swap": "" if usual else "-1" if swap == -1 else size_text(swap),
+            "retries": restart.max_retries or None,
+        }
+
+
 class MountsField(forms.CharField):
     """One a line, as `docker run -v` takes it: name:/path[:ro], /path, /host:/path[:ro]."""
 

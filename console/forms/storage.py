@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from console.forms.base import Form, mono
 from engine.containers.options import EndpointSettings
-from engine.models import Container
+from engine.models import Container, Network
 from engine.services.networks import NetworkRequest
 
 KINDS = [
@@ -98,10 +98,9 @@ class NetworkForm(Form):
         )
 
 
-class ConnectForm(Form):
-    """`containers` are those that could come onto the network."""
+class WishesForm(Form):
+    """What a container wishes for on a network."""
 
-    container = forms.ChoiceField(label=_("Container"))
     aliases = forms.CharField(
         label=_("Further names"),
         required=False,
@@ -116,6 +115,17 @@ class ConnectForm(Form):
         widget=forms.TextInput(attrs=mono()),
     )
 
+    def wishes(self) -> EndpointSettings:
+        return EndpointSettings(
+            aliases=tuple(self.cleaned_data["aliases"].split()), ipv4=self.cleaned_data["ipv4"]
+        )
+
+
+class ConnectForm(WishesForm):
+    """`containers` are those that could come onto the network."""
+
+    container = forms.ChoiceField(label=_("Container"))
+
     def __init__(self, containers: Iterable[Container], data: Mapping[str, Any] | None) -> None:
         super().__init__(data)
         self.found = {str(container.pk): container for container in containers}
@@ -129,7 +139,21 @@ class ConnectForm(Form):
             raise ValidationError(_("Choose a container."))
         return found
 
-    def wishes(self) -> EndpointSettings:
-        return EndpointSettings(
-            aliases=tuple(self.cleaned_data["aliases"].split()), ipv4=self.cleaned_data["ipv4"]
-        )
+
+class JoinForm(WishesForm):
+    """The other way round: `networks` are those a container could be connected to."""
+
+    network = forms.ChoiceField(label=_("Network"))
+
+    def __init__(self, networks: Iterable[Network], data: Mapping[str, Any] | None) -> None:
+        super().__init__(data)
+        self.found = {str(network.pk): network for network in networks}
+        field = self.fields["network"]
+        assert isinstance(field, forms.ChoiceField)
+        field.choices = [(key, f"{one.name} · {one.subnet}") for key, one in self.found.items()]
+
+    def clean_network(self) -> Network:
+        found = self.found.get(self.cleaned_data["network"])
+        if found is None:
+            raise ValidationError(_("Choose a network."))
+        return found

@@ -101,6 +101,7 @@ def words(request: HttpRequest) -> HttpResponseBase:
 
 _TARGETS = {
     "logs": (Permission.LOGS, Container, "uid", "namespace_id"),
+    "stats": (Permission.INSPECT, Container, "uid", "namespace_id"),
     "build": (Permission.SEE, Build, "pk", "namespace_id"),
     "terminal": (Permission.EXEC, TerminalSession, "pk", "container__namespace_id"),
 }
@@ -111,7 +112,7 @@ _TARGETS = {
 def session(request: HttpRequest) -> JsonResponse:
     """Why a socket was refused: a browser that is shown 1006 cannot know otherwise.
 
-    `?kind=logs|build|terminal&id=…` asks about one stream. The answer's `reason` is `ok`,
+    `?kind=logs|stats|build|terminal&id=…` asks about one stream. The answer's `reason` is `ok`,
     `signed-out`, `no-access` or `gone`."""
     if not request.user.is_authenticated:
         return JsonResponse({"reason": "signed-out", "signed_in": False})

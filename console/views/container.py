@@ -7,19 +7,17 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.http import HttpResponse, HttpResponseRedirect, JsonResponse
+from django.http import HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.utils.translation import gettext
 
-from console.forms.containers import RenameForm
-from console.forms.options import LimitsForm
+from console.container_facts import groups, settings_of
+from console.container_places import joined, network_facts, network_words, places
 from console.messages import explain
 from console.permissions import Permission
 from console.rows import container_rows
 from console.views.base import TeamRequest, act, actor_of, go, refuse, team_view
-from engine.containers.codec import decode
-from engine.containers.options import HostOptions
 from engine.errors import QuaysideError
 from engine.events import Kind
 from engine.models import Container, Operation, TerminalSession
@@ -101,7 +99,7 @@ def container_logs(request: TeamRequest, name: str) -> HttpResponse:
 @team_view(Permission.INSPECT)
 def container_inspect(request: TeamRequest, name: str) -> HttpResponse:
     container = container_of(request, name)
-    settings = container.settings
+    settings, whole = container.settings, settings_of(container)
     raw = {
         "Id": container.uid,
         "Name": container.name,
@@ -121,68 +119,17 @@ def container_inspect(request: TeamRequest, name: str) -> HttpResponse:
         "siblings": list(same.order_by("-created_at")[:3]),
         "siblings_count": same.count(),
         "settings": settings,
-        "endpoints": list(container.endpoints.select_related("network")),
+        "groups": groups(container, whole),
+        "places": places(container, whole),
+        "joined": joined(container),
+        "network_facts": network_facts(container, whole),
+        "network_words": network_words(whole.network_mode),
         "raw": json.dumps(raw, indent=2, ensure_ascii=False),
         "command": [*(settings.get("entrypoint") or ()), *(settings.get("cmd") or ())],
     }
     return render(
         request, "containers/inspect.html", container_page(request, container, "inspect", extra)
     )
-
-
-@team_view(Permission.OPERATE, methods=["GET", "HEAD", "POST"])
-def container_settings(request: TeamRequest, name: str) -> HttpResponse:
-    """Rename, limits; what else it was made with shows in Inspect and is made anew by running."""
-    container = container_of(request, name)
-    form = RenameForm(request.POST or None, initial={"name": container.name})
-    if request.method == "POST" and form.is_valid():
-        try:
-            service.container_rename(container, form.cleaned_data["name"], actor_of(request))
-        except QuaysideError as error:
-            form.refuse(error)
-        else:
-            address = reverse("container-settings", args=[request.team.slug, container.name])
-            return HttpResponseRedirect(address)
-    return _settings_page(request, container, form, _limits_form(container))
-
-
-@team_view(Permission.OPERATE, methods=["POST"])
-def container_limits(request: TeamRequest, name: str) -> HttpResponse:
-    """Other limits and another restart policy, while it runs too."""
-    container = container_of(request, name)
-    form = LimitsForm(request.POST)
-    if form.is_valid():
-        before = _host_options(container)
-        try:
-            service.container_update(
-                container,
-                actor_of(request),
-                limits=form.limits(before.limits),
-                restart=form.restart_policy(before.restart),
-            )
-        except QuaysideError as error:
-            form.refuse(error)
-        else:
-            address = reverse("container-settings", args=[request.team.slug, container.name])
-            return HttpResponseRedirect(address)
-    return _settings_page(request, container, RenameForm(initial={"name": container.name}), form)
-
-
-def _host_options(container: Container) -> HostOptions:
-    return decode(HostOptions, container.settings.get("host") or {})
-
-
-def _limits_form(container: Container) -> LimitsForm:
-    host = _host_options(container)
-    return LimitsForm(initial=LimitsForm.initial_of(host.limits, host.restart))
-
-
-def _settings_page(
-    request: TeamRequest, container: Container, form: RenameForm, limits: LimitsForm
-) -> HttpResponse:
-    context = container_page(request, container, "settings", {"form": form, "limits": limits})
-    wrong = form.is_bound or limits.is_bound
-    return render(request, "containers/settings.html", context, status=422 if wrong else 200)
 
 
 @team_view(Permission.OPERATE, methods=["POST"])

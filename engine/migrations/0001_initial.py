@@ -76,6 +76,7 @@ class Migration(migrations.Migration):
                             ("build", "Build"),
                             ("terminal", "Terminal"),
                             ("image", "Image"),
+                            ("stats", "Stats"),
                         ],
                         max_length=10,
                     ),

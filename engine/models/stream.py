@@ -18,6 +18,7 @@ class StreamTicket(models.Model):
         BUILD = "build"
         TERMINAL = "terminal"
         IMAGE = "image"  # as an archive; its target is the primary key
+        STATS = "stats"
 
     token_sha256 = models.CharField(max_length=64, unique=True)
     user_id = models.BigIntegerField()

@@ -276,7 +276,8 @@ function coarse(seconds) {
 /** Every ten seconds, and every second what counts in seconds. */
 function showTimes(all = true) {
   for (const time of document.querySelectorAll("time[data-time]")) {
-    const passed = Math.max((Date.now() - Date.parse(time.dateTime)) / 1000, 0);
+    const ahead = time.dataset.time === "until" ? -1 : 1; // a moment to come
+    const passed = Math.max((ahead * (Date.now() - Date.parse(time.dateTime))) / 1000, 0);
     if (!all && (passed > 61 || time.dataset.time === "ago")) continue;
     let text = coarse(passed);
     if (time.dataset.time === "ago") {

@@ -13,7 +13,7 @@ from django.test import Client, override_settings
 from django.urls import include, path
 
 from console import urls as site_urls
-from console.consumers import builds, events, logs, terminals
+from console.consumers import builds, events, logs, stats, terminals
 from console.consumers.access import Visitor
 from console.consumers.base import UnknownConsumer
 from console.models import User
@@ -159,6 +159,7 @@ def test_keys_of_another_teams_rows_do_nothing_here(full: FullSite) -> None:
 CONSUMERS = {
     "ws/events": Permission.SIGNED_IN,
     "ws/logs": Permission.LOGS,
+    "ws/stats": Permission.INSPECT,
     "ws/builds": Permission.SEE,
     "ws/terminals": Permission.EXEC,
 }
@@ -178,7 +179,7 @@ def test_every_websocket_declares_its_permission_and_the_rest_is_refused() -> No
     assert UnknownConsumer().allowed(Visitor(User(is_active=True), "x")) is False
 
 
-@pytest.mark.parametrize("module", [builds, events, logs, terminals])
+@pytest.mark.parametrize("module", [builds, events, logs, stats, terminals])
 def test_every_websocket_asks_for_its_permission_in_the_things_namespace(
     full: FullSite, module: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +194,7 @@ def test_every_websocket_asks_for_its_permission_in_the_things_namespace(
         builds: (builds.BuildsConsumer, {"pk": str(full.build.pk)}),
         events: (events.EventsConsumer, {}),
         logs: (logs.LogsConsumer, {"uid": full.container.uid}),
+        stats: (stats.StatsConsumer, {"uid": full.container.uid}),
         terminals: (terminals.TerminalsConsumer, {"session": str(full.session.pk)}),
     }[module]
     consumer = consumer_class()
