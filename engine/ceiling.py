@@ -38,7 +38,9 @@ class Ceiling:
     highest host port. `bind_paths`: folders of the host that may be mounted, with all below them.
     `devices`: device files, or folders of them. `capabilities`: the most that may be added, ALL
     for any. `sysctls`: patterns of those that may be set. `network_subnets`: where networks may
-    lie. `privileged`, `host_namespaces`, `seccomp_unconfined`: whether they may be asked for.
+    lie. `fetch_addresses`: networks of the host's own from which may be fetched what somebody names
+    by its address. `privileged`, `host_namespaces`, `seccomp_unconfined`: whether they may be asked
+    for.
     """
 
     publish_addresses: tuple[IPv4Network, ...] = (IPv4Network("0.0.0.0/0"),)
@@ -51,6 +53,7 @@ class Ceiling:
     sysctls: tuple[str, ...] = ("*",)
     seccomp_unconfined: bool = False
     network_subnets: tuple[IPv4Network, ...] = tuple(IPv4Network(text) for text in _PRIVATE)
+    fetch_addresses: tuple[IPv4Network, ...] = ()
 
     @classmethod
     def load(cls, path: Path) -> Ceiling:
@@ -218,4 +221,5 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "sysctls": _texts(str),
     "seccomp_unconfined": _flag,
     "network_subnets": _texts(IPv4Network),
+    "fetch_addresses": _texts(IPv4Network),
 }

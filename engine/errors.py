@@ -21,6 +21,7 @@
     │   │   ├── RegistryRateLimited    429
     │   │   ├── RegistryUnavailable    5xx, refused, timed out, name unknown
     │   │   └── ContentCorrupt         digest or size differs from what was promised
+    │   ├── FetchFailed           what lies at an address somebody named cannot be had
     │   ├── NoSpace               the disk or the quota is full
     │   └── Cancelled             somebody asked for it to end
     └── EngineError               ours or the machine's fault; logged with its traceback
@@ -172,6 +173,10 @@ class RegistryUnavailable(RegistryError):
 
 class ContentCorrupt(RegistryError):
     id = "content-corrupt"
+
+
+class FetchFailed(UserError):
+    id = "fetch-failed"
 
 
 class NoSpace(UserError):

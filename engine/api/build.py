@@ -23,6 +23,7 @@ from engine.api.build_lines import ENDS, ClassicLines
 from engine.api.build_wish import BuildWish, buildkit, read, sign_ins
 from engine.api.call import Call, Routes, reply
 from engine.api.json_lines import JsonLines
+from engine.api.operations import surely
 from engine.containers.watch import FolderWatcher
 from engine.errors import (
     DockerfileError,
@@ -207,7 +208,7 @@ class _Answer:
         except (ConnectionError, asyncio.CancelledError):
             # A server that ends leaves its builds going: they are rows, and worked on elsewhere.
             if self._lines.gone:
-                await _cancel(self._build, self._call)
+                await surely(_cancel(self._build, self._call))
             raise
         return await self._lines.end()
 

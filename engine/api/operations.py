@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
 from datetime import timedelta
 
 from django.utils import timezone
@@ -52,6 +53,19 @@ async def steps(
         if not row.is_open:
             return
         seen = row.progress
+
+
+# Kept here until their end: the loop itself holds tasks weakly.
+_going: set[asyncio.Task[None]] = set()
+
+
+async def surely(work: Coroutine[None, None, None]) -> None:
+    """Done to its end, also where the handler is cancelled meanwhile: of a client that leaves, a
+    write fails first and the cancelling comes behind it."""
+    task = asyncio.create_task(work)
+    _going.add(task)
+    task.add_done_callback(_going.discard)
+    await asyncio.shield(task)
 
 
 def _row(key: int) -> Operation:

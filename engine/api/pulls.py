@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +18,7 @@ from engine.api.call import Call, Routes
 from engine.api.errors import OperationFailed, answer
 from engine.api.image_progress import PullLines, PushLines, is_here, status
 from engine.api.json_lines import JsonLines
-from engine.api.operations import check, steps
+from engine.api.operations import check, steps, surely
 from engine.api.registry_words import pull_error, push_error, sign_in_of
 from engine.errors import InvalidInput, QuaysideError, WrongState
 from engine.models import Operation
@@ -30,7 +31,7 @@ from engine.services.orm import orm
 
 routes = Routes()
 
-_VIA = "api"
+VIA = "api"
 # How many requests watch an operation, by its primary key.
 _watched: Counter[int] = Counter()
 
@@ -81,8 +82,10 @@ async def _pull_one(call: Call, lines: JsonLines, name: str, **args: str) -> boo
     """Whether the name stands for another image than before. Raises what ended the pull, and
     ConnectionError where the client has left."""
     reference = Reference.parse(name)
-    work = await orm(images.image_pull, call.namespace, name, call.actor, via=_VIA, **args)
-    async with _Watch(lines, work):
+    work = await begun(
+        lines, orm(images.image_pull, call.namespace, name, call.actor, via=VIA, **args)
+    )
+    async with Watch(lines, work):
         said, titled = PullLines(), False
         async for row in steps(work, lambda: lines.gone):
             done = row.state == Operation.State.DONE
@@ -120,12 +123,12 @@ async def push(call: Call) -> web.StreamResponse:
                 call.actor,
                 all_tags=not tag,
                 auth=auth,
-                via=_VIA,
+                via=VIA,
             )
         except QuaysideError as error:
             await lines.fail(error.message)
             return await lines.end()
-        async with _Watch(lines, work):
+        async with Watch(lines, work):
             return await _pushed(lines, work)
     finally:
         take_back(call.config.run_dir, auth)
@@ -150,7 +153,7 @@ async def _pushed(lines: JsonLines, work: Operation) -> web.StreamResponse:
     raise ConnectionResetError("the client has left")
 
 
-class _Watch:
+class Watch:
     """While it is entered this request watches the operation; leaves by cancelling it where the
     client has gone, nobody else watches and the API began it."""
 
@@ -166,9 +169,22 @@ class _Watch:
         if _watched[self._work.pk]:
             return
         del _watched[self._work.pk]
-        if self._lines.gone and self._work.args.get("via") == _VIA:
-            with suppress(WrongState):  # it has ended by itself
-                await orm(operations.cancel, self._work)
+        if self._lines.gone and self._work.args.get("via") == VIA:
+            await surely(self._cancel())
+
+    async def _cancel(self) -> None:
+        with suppress(WrongState):  # it has ended by itself
+            await orm(operations.cancel, self._work)
+
+
+async def begun(lines: JsonLines, beginning: Coroutine[Any, Any, Operation]) -> Operation:
+    """The operation; cancelled at once where the client left while its row was written."""
+    task = asyncio.create_task(beginning)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        async with Watch(lines, await task):
+            raise
 
 
 def _auth(call: Call) -> str:

@@ -18,10 +18,10 @@ from aiohttp import web
 from engine.api import pulls
 from engine.api.call import Call, Routes, reply
 from engine.api.errors import message_of
-from engine.api.image_progress import bar
+from engine.api.image_progress import bar, status
 from engine.api.json_lines import JsonLines
 from engine.api.operations import check, ended, steps
-from engine.errors import InvalidInput, NoSpace, QuaysideError, Unsupported
+from engine.errors import InvalidInput, NoSpace, QuaysideError
 from engine.images import room
 from engine.images.save import FilePiece, length
 from engine.models import Namespace, Operation
@@ -41,33 +41,56 @@ async def image_create(call: Call) -> web.StreamResponse:
     if call.text("fromImage"):
         return await pulls.pull(call)
     source = call.text("fromSrc")
-    if source == "-":
-        return await _import(call)
     if not source:
         raise InvalidInput("invalid reference format")
-    raise Unsupported(
-        f"importing from an address is not supported: {source[:200]}",
-        hint="fetch it yourself and send it: curl ADDRESS | docker import -",
-    )
+    return await _import(call, source)
 
 
-async def _import(call: Call) -> web.StreamResponse:
+async def _import(call: Call, source: str) -> web.StreamResponse:
+    """`source` "-" is the request's body, anything else an address."""
     name = call.text("repo")
     if name and call.text("tag"):
         name = f"{name}:{call.text('tag')}"
-    lines = JsonLines(call)
-    row = await _taken_in(
-        call,
-        partial(
-            image_transfers.image_import,
-            name=name,
-            changes=call.texts("changes"),
-            message=call.text("message"),
-            platform=call.text("platform"),
-        ),
+    submit = partial(
+        image_transfers.image_import,
+        name=name,
+        changes=call.texts("changes"),
+        message=call.text("message"),
+        platform=call.text("platform"),
     )
+    lines = JsonLines(call)
+    if source == "-":
+        row = await _taken_in(call, submit)
+    else:
+        asked = partial(submit, address=source, via=pulls.VIA)
+        work = await pulls.begun(lines, orm(asked, call.namespace, "", call.actor))
+        async with pulls.Watch(lines, work):
+            row = await _fetched(lines, work)
+        try:
+            check(row)
+        except QuaysideError as error:
+            if not lines.begun:
+                raise
+            await lines.fail(message_of(error))
+            return await lines.end()
     await lines.send({"status": row.result["image"]})
     return await lines.end()
+
+
+async def _fetched(lines: JsonLines, work: Operation) -> Operation:
+    """The row at its end; meanwhile its progress is told as moby tells it."""
+    told: Any = None
+    async for row in steps(work, lambda: lines.gone):
+        found = row.progress.get("fetching")
+        if found and not lines.begun:
+            await lines.send(status(f"Downloading from {row.args['address']}"))
+        if found and found != told:
+            told = found
+            line = bar("Importing", "", found[0], found[1] or 0)
+            await lines.send({key: value for key, value in line.items() if key != "id"})
+        if not row.is_open:
+            return row
+    raise ConnectionResetError("the client has left")
 
 
 @routes.post("/images/load")

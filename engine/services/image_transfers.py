@@ -17,6 +17,7 @@ from typing import Any
 from django.conf import settings
 
 from engine.errors import InvalidInput, NotFound
+from engine.images import remote
 from engine.models import Container, Image, Namespace, Operation, Tag, Upload
 from engine.oci.digest import Digest, chain_ids
 from engine.oci.reference import Reference
@@ -112,24 +113,29 @@ def image_import(
     key: str,
     actor: str,
     *,
+    address: str = "",
     name: str = "",
     changes: Sequence[str] = (),
     message: str = "",
     platform: str = "",
+    via: str = "",
 ) -> Operation:
-    """One layer from a tar of a whole file system. `changes` are lines of a Dockerfile.
+    """One layer from a tar of a whole file system: an incoming file's, or what is fetched from
+    `address`. `changes` are lines of a Dockerfile.
 
-    Raises InvalidReference."""
+    Raises InvalidReference, InvalidInput for an address that is none."""
+    source = {"address": remote.checked(address)} if address else {"incoming": key}
     return operations.submit(
         Operation.Kind.IMAGE_IMPORT,
         namespace,
         actor=actor,
         args={
-            "incoming": key,
+            **source,
             "name": _name(name),
             "changes": list(changes),
             "message": message,
             "platform": platform,
+            "via": via,
         },
     )
 

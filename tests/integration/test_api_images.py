@@ -4,6 +4,7 @@ commit, push, prune, login, system df; with a real registry on the other side.""
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 
 from tests.box_site import BoxSite
 from tests.engine_api import EngineApi, dial
+from tests.file_server import FileServer, file_server
 from tests.registry import (
     PASSWORD,
     USER,
@@ -222,7 +224,90 @@ def test_save_load_and_import(docker: Docker, name: str, base: PushedImage, tmp_
     assert (image["Config"]["Cmd"], image["Config"]["Env"]) == (["/x"], ["A=b"])
     refused = docker("import", "-c", "RUN x", "-", stdin=tar_of({"x": b""}), fails=True)
     assert "run is not a valid change command" in refused
-    assert "is not supported" in docker("import", "http://127.0.0.1/x.tar", fails=True)
+
+
+@pytest.fixture
+def files(running_box_site: BoxSite) -> Iterator[FileServer]:
+    """Which root's ceiling lets the site fetch from."""
+    ceiling = running_box_site.site.home / "ceiling.json"
+    before = ceiling.read_text()
+    ceiling.write_text(json.dumps({"fetch_addresses": ["127.0.0.0/8"]}))
+    with file_server() as server:
+        yield server
+    ceiling.write_text(before)
+
+
+def test_import_from_an_address(docker: Docker, files: FileServer) -> None:
+    root = tar_of({"etc/": b"", "etc/hello": b"hi"})
+    files.put("/root.tar.gz", gzip.compress(root))
+    files.redirect("/elsewhere", f"{files.url}/root.tar.gz")
+    for path in ("/root.tar.gz", "/elsewhere"):
+        lines = docker("import", "-c", "CMD sh", f"{files.url}{path}", "from:url").splitlines()
+        assert lines[0] == f"Downloading from {files.url}{path}"
+        (image,) = json.loads(docker("inspect", "from:url"))
+        assert lines[1:] == [image["Id"]]
+        assert image["Comment"] == f"Imported from {files.url}{path}"
+        assert image["Config"]["Cmd"] == ["/bin/sh", "-c", "sh"]
+    docker("import", "-m", "mine", f"{files.url}/root.tar.gz", "from:url")
+    assert json.loads(docker("inspect", "from:url"))[0]["Comment"] == "mine"
+    assert f"failed to GET {files.url}/nothing with status 404 Not Found" in docker(
+        "import", f"{files.url}/nothing", fails=True
+    )
+    files.redirect("/round", f"{files.url}/round")
+    assert "redirects in a circle" in docker("import", f"{files.url}/round", fails=True)
+    files.put("/text", b"no archive")
+    assert docker("import", f"{files.url}/text", fails=True)
+    files.put("/short", root, claims=len(root) + 1)
+    assert docker("import", f"{files.url}/short", fails=True)
+
+
+def test_import_keeps_out_of_the_hosts_own_network(
+    docker: Docker, running_box_site: BoxSite
+) -> None:
+    api = EngineApi.of(running_box_site)
+    with file_server() as files:
+        files.put("/root.tar", tar_of({"x": b""}))
+        refused = api.post(f"/images/create?fromSrc={files.url}/root.tar")
+        assert refused.status == 403
+        assert refused.message == (
+            "127.0.0.1 is at 127.0.0.1, inside the host's own network (root can allow it: "
+            "fetch_addresses in ceiling.json has the networks of the host's own that may be "
+            "fetched from)"
+        )
+        assert not files.asked
+    for source, text in (
+        ("ftp://x/y", 'unsupported protocol scheme "ftp"'),
+        ("http://me:secret@host/x", "an address with a user or a password in it"),
+        ("http://", "not an address"),
+        ("http://host/a%20b", "not an address"),
+    ):
+        refused = api.post(f"/images/create?fromSrc={source}")
+        assert refused.status == 400, refused
+        assert text in refused.message
+
+
+def test_a_client_that_leaves_cancels_its_import(
+    docker: Docker, files: FileServer, running_box_site: BoxSite
+) -> None:
+    files.put("/slow", tar_of({"x": b"1"}), claims=1 << 20, then=60.0)
+    connection = dial(EngineApi.of(running_box_site).path)
+    path = f"/images/create?fromSrc={files.url}/slow"
+    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode())
+    told = b""
+    while b"Downloading from" not in told:
+        told += connection.recv(65536)
+    connection.close()
+    state = running_box_site.call(
+        """
+        work = Operation.objects.filter(kind="image.import").latest("pk")
+        deadline = time.monotonic() + 10
+        while work.is_open and time.monotonic() < deadline:
+            time.sleep(0.02)
+            work.refresh_from_db()
+        result = work.state
+        """
+    )
+    assert state == "cancelled"
 
 
 def test_commit_keeps_what_a_container_changed(docker: Docker, name: str) -> None:

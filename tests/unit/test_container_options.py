@@ -223,6 +223,7 @@ def test_the_file_is_what_it_says(tmp_path: Path) -> None:
         {"bind_paths": ["srv"]},
         {"publish_ports": [1]},
         {"network_subnets": ["x"]},
+        {"fetch_addresses": ["localhost"]},
         {"nonsense": 1},
         [],
     ):

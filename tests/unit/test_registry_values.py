@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import json
 import time
+from ipaddress import IPv4Network
 
 import pytest
 from hypothesis import given
@@ -19,8 +20,8 @@ from engine.registry.auth import (
     read_token,
     token_query,
 )
+from engine.registry.connections import Guard
 from engine.registry.endpoints import Endpoint, endpoints
-from engine.registry.transport import _check_address
 
 HUB = Endpoint("https", "registry-1.docker.io")
 
@@ -150,7 +151,7 @@ def test_delays_double_and_end() -> None:
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111"])
 def test_public_addresses_are_reached(address: str) -> None:
-    _check_address("r.example", address)
+    Guard().check("r.example", address)
 
 
 @pytest.mark.parametrize(
@@ -163,4 +164,13 @@ def test_public_addresses_are_reached(address: str) -> None:
 )
 def test_addresses_inside_are_refused(address: str) -> None:
     with pytest.raises(PolicyDenied, match="inside the host's own network"):
-        _check_address("r.example", address)
+        Guard().check("r.example", address)
+
+
+def test_addresses_inside_that_were_allowed() -> None:
+    guard = Guard((IPv4Network("10.1.0.0/16"),), "allow {host}")
+    guard.check("r.example", "10.1.2.3")
+    guard.check("r.example", "::ffff:10.1.2.3")
+    with pytest.raises(PolicyDenied) as caught:
+        guard.check("r.example", "10.2.0.1")
+    assert caught.value.hint == "allow r.example"

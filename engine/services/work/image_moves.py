@@ -1,24 +1,32 @@
-"""Load and import on this machine: archives that came with a request become images."""
+"""Load and import on this machine: archives that came with a request, or are fetched from an
+address, become images."""
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from django.db import DatabaseError, connections
 from django.utils import timezone
 
+from engine.ceiling import Ceiling
 from engine.errors import Cancelled, NotFound
+from engine.images import room
 from engine.images.archive import opened
 from engine.images.leases import Leases
 from engine.images.load import LoadedImage, Target, load
+from engine.images.remote import fetching
 from engine.images.store import Counted, store_tar
-from engine.models import Namespace, Operation, Upload
+from engine.models import Image, Namespace, Operation, Upload
 from engine.oci.image import ContainerConfig, History, ImageConfig, RootFS
 from engine.oci.platform import Platform
 from engine.oci.platform import host as own_platform
 from engine.oci.reference import Reference
-from engine.services import images
+from engine.services import images, operations
 from engine.services.image_transfers import incoming_path
 from engine.services.uploads import upload_path
 from engine.services.work.host import host
@@ -26,6 +34,11 @@ from engine.services.work.image_changes import changed
 from engine.services.work.image_rows import recorded, written
 from engine.services.work.layer_progress import reported
 from engine.snapshots.compress import open_layer
+from engine.snapshots.tar_reader import Readable
+
+logger = logging.getLogger(__name__)
+
+_ROOM_EVERY = 64 << 20
 
 
 def load_images(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
@@ -81,46 +94,86 @@ def _record(namespace: Namespace, loaded: LoadedImage) -> list[list[str]]:
 
 
 def import_image(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
-    """The result: {image: id}."""
+    """The result: {image: id}; its progress, of what is fetched: {fetching: [bytes, total or
+    null]}."""
+    address = operation.args.get("address", "")
+    if address:
+        with _fetched(operation, address, cancelled) as source:
+            image = _imported(operation, source, cancelled)
+    else:
+        path = incoming_path(operation.args["incoming"])
+        try:
+            image = _imported(operation, path, cancelled)
+        finally:
+            path.unlink(missing_ok=True)
+    return {"image": image.digest}
+
+
+@contextmanager
+def _fetched(operation: Operation, address: str, cancelled: threading.Event) -> Iterator[Readable]:
+    def at(current: int, total: int | None) -> None:
+        try:
+            operations.report(operation, {"fetching": [current, total]})
+        except DatabaseError as error:  # the fetching goes on
+            logger.warning("progress of operation %s: %s", operation.pk, error)
+        finally:
+            connections.close_all()  # of a thread that ends with the fetching
+
+    config = host().config
+    ceiling = Ceiling.load(config.home / "ceiling.json")
+    with fetching(address, ceiling, cancelled, at) as body:
+        room.check(config.content_dir, body.total or 0)
+        operations.report(operation, {"fetching": [0, body.total]})
+        left = _ROOM_EVERY
+
+        def check(count: int) -> None:
+            nonlocal left
+            if count > left:
+                left = count + _ROOM_EVERY
+                room.check(config.content_dir)
+
+        yield Counted(body, check)
+
+
+def _imported(
+    operation: Operation,
+    source: Path | Readable,
+    cancelled: threading.Event,
+) -> Image:
     args = operation.args
-    path = incoming_path(args["incoming"])
+    config = changed(ContainerConfig(), args["changes"])
+    platform = Platform.parse(args["platform"]) if args["platform"] else own_platform()
 
     def check(_: int) -> None:
         if cancelled.is_set():
             raise Cancelled("importing was cancelled")
 
-    try:
-        config = changed(ContainerConfig(), args["changes"])
-        platform = Platform.parse(args["platform"]) if args["platform"] else own_platform()
-        with Leases.of(host().config).take() as lease:
-            with open_layer(path, hashed=False) as tar:
-                stored = store_tar(
-                    Counted(tar, check),
-                    None,
-                    content=host().content,
-                    snapshots=host().snapshots,
-                    lease=lease,
-                )
-            now = timezone.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            message = args["message"] or "Imported from -"
-            document = ImageConfig(
-                platform=platform,
-                rootfs=RootFS((stored.diff_id,)),
-                config=config,
-                history=(History(created=now, comment=message),),
-                created=now,
-                extra={"comment": message},
+    with Leases.of(host().config).take() as lease:
+        with open_layer(source, hashed=False) as tar:
+            stored = store_tar(
+                Counted(tar, check),
+                None,
+                content=host().content,
+                snapshots=host().snapshots,
+                lease=lease,
             )
-            digests = written(document, [stored.layer])
-            lease.keep(*digests)
-            name = args["name"]
-            image = recorded(
-                operation.namespace,
-                *digests,
-                [stored.layer],
-                (Reference.parse(name),) if name else (),
-                lambda image: images.image_event(image, "import"),
-            )
-    finally:
-        path.unlink(missing_ok=True)
-    return {"image": image.digest}
+        now = timezone.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        message = args["message"] or f"Imported from {args.get('address') or '-'}"
+        document = ImageConfig(
+            platform=platform,
+            rootfs=RootFS((stored.diff_id,)),
+            config=config,
+            history=(History(created=now, comment=message),),
+            created=now,
+            extra={"comment": message},
+        )
+        digests = written(document, [stored.layer])
+        lease.keep(*digests)
+        name = args["name"]
+        return recorded(
+            operation.namespace,
+            *digests,
+            [stored.layer],
+            (Reference.parse(name),) if name else (),
+            lambda image: images.image_event(image, "import"),
+        )
