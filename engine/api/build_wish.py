@@ -103,6 +103,11 @@ def _refuse(call: Call) -> None:
         raise Unsupported("--output is BuildKit's and not supported", hint="leave it away")
     if call.text("isolation") not in ("", "default"):
         raise InvalidInput(f"Unsupported isolation: {call.text('isolation')!r}")
+    if call.text("securityopt") not in ("", "[]", "null"):
+        # dockerd's own words for Linux.
+        raise InvalidInput(
+            "The daemon on this platform does not support setting security options on build"
+        )
     if call.text("cgroupparent"):
         raise PolicyDenied(
             "--cgroup-parent is not allowed", hint="steps run in a group of this home's own"

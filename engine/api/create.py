@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+from engine.api.binds import refuse_unread
 from engine.api.call import Call, Routes, reply
 from engine.api.errors import message_of
 from engine.api.fields import Fields
@@ -21,7 +22,7 @@ from engine.api.networks import read_endpoint
 from engine.ceiling import Ceiling
 from engine.containers import mounts
 from engine.containers.options import EndpointSettings
-from engine.errors import ContentCorrupt, InvalidInput, NameTaken, NotFound
+from engine.errors import ContentCorrupt, InvalidInput, NameTaken, NotFound, Unsupported
 from engine.models import Container, Image, Namespace
 from engine.oci import Healthcheck
 from engine.oci.reference import Reference
@@ -110,12 +111,13 @@ def read_request(body: Any, name: str) -> ContainerRequest:
     """Raises InvalidInput, InvalidReference, Unsupported."""
     config = Fields(body, "ContainerConfigWrapper")
     host = config.object("HostConfig")
-    endpoints = _read_endpoints(config.object("NetworkingConfig").object("EndpointsConfig"))
+    networking = config.object("NetworkingConfig")
+    endpoints = _read_endpoints(networking.object("EndpointsConfig"))
     mode = host.text("NetworkMode") or "default"
     if mac := config.text("MacAddress"):
         endpoints = _with_mac(endpoints, mode, mac)
     entrypoint = config.words("Entrypoint")
-    return ContainerRequest(
+    request = ContainerRequest(
         image=config.text("Image"),
         name=name,
         command=config.words("Cmd") or (),
@@ -145,10 +147,26 @@ def read_request(body: Any, name: str) -> ContainerRequest:
         healthcheck=_read_healthcheck(config.raw("Healthcheck")),
         host=read_host(host),
         docker={
+            "Config": _kept(config),
             "HostConfig": config.raw("HostConfig") or {},
             "NetworkingConfig": config.raw("NetworkingConfig") or {},
         },
     )
+    config.raw("ArgsEscaped")  # Windows' own; images of old Dockers bring it along
+    refuse_unread(networking, "NetworkingConfig")
+    refuse_unread(config, "Config")
+    return request
+
+
+def _kept(config: Fields) -> dict[str, Any]:
+    """What a container of Docker's only keeps: a commit's image and inspect have it."""
+    found = {
+        "OnBuild": list(config.texts("OnBuild")),
+        "Shell": list(config.texts("Shell")),
+        "MacAddress": config.text("MacAddress"),
+        "NetworkDisabled": config.flag("NetworkDisabled"),
+    }
+    return {key: value for key, value in found.items() if value}
 
 
 def _read_healthcheck(raw: object) -> Healthcheck | None:
@@ -157,9 +175,12 @@ def _read_healthcheck(raw: object) -> Healthcheck | None:
     try:
         # null is the zero value to Go.
         given = Fields(raw, "Healthcheck").given()
-        return Healthcheck.from_json(given)
+        found = Healthcheck.from_json(given)
     except ContentCorrupt as error:
         raise InvalidInput(f"invalid Healthcheck: {error.message}") from error
+    for key in found.extra:
+        raise Unsupported(f"Healthcheck.{key} is not supported")
+    return found
 
 
 def _read_endpoints(given: Fields) -> dict[str, EndpointSettings]:

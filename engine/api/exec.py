@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from aiohttp import web
 
 from engine.api import execs, keys, sizes
+from engine.api.binds import refuse_unread
 from engine.api.call import Call, Routes, reply
 from engine.api.conversation import Left, Terms, converse
 from engine.api.errors import message_of
 from engine.api.execs import Asked
+from engine.api.fields import Fields
 from engine.api.frames import Format, frame
 from engine.api.happenings import happened
 from engine.api.hijack import Stream, Taken, content_type, taken
@@ -44,66 +46,70 @@ _T = TypeVar("_T")
 @routes.post("/containers/{id}/exec")
 async def create(call: Call) -> web.Response:
     cgroups.expect_moves()  # its start comes next
-    body = await call.json()
-    command = _texts(body, "Cmd")
+    body = Fields(await call.json(), "ExecConfig")
+    command = body.texts("Cmd")
     container = await orm(find_container, call.namespace, call.path("id"))
     if not command:
         raise InvalidInput("No exec command specified")
     _must_run(container, call.path("id"))
-    privileged = body.get("Privileged") is True
+    privileged = body.flag("Privileged")
     if privileged and not Ceiling.load(call.config.home / "ceiling.json").privileged:
         raise PolicyDenied(
             "privileged execs are not allowed on this machine",
             hint="root's ceiling.json would have to say so",
         )
-    # docker-py writes it with a small letter, and Go's decoder does not mind.
-    detach_keys = str(body.get("DetachKeys") or body.get("detachKeys") or "")
+    detach_keys = body.text("DetachKeys")
     keys.parse(detach_keys)
-    tty, stdin = body.get("Tty") is True, body.get("AttachStdin") is True
-    asked = execs.add(
-        Asked(
-            container=container,
-            request=ExecRequest(
-                args=command,
-                env=_texts(body, "Env"),
-                working_dir=_text(body, "WorkingDir"),
-                user=_text(body, "User"),
-                tty=tty,
-                stdin=stdin,
-                stdin_once=stdin and not tty,
-                privileged=privileged,
-            ),
-            attach_stdin=stdin,
-            attach_stdout=body.get("AttachStdout") is True,
-            attach_stderr=body.get("AttachStderr") is True,
+    tty, stdin = body.flag("Tty"), body.flag("AttachStdin")
+    made = Asked(
+        container=container,
+        request=ExecRequest(
+            args=command,
+            env=body.texts("Env"),
+            working_dir=body.text("WorkingDir"),
+            user=body.text("User"),
+            tty=tty,
+            stdin=stdin,
+            stdin_once=stdin and not tty,
             privileged=privileged,
-            detach_keys=detach_keys,
-            size=_console_size(body),
-        )
+        ),
+        attach_stdin=stdin,
+        attach_stdout=body.flag("AttachStdout"),
+        attach_stderr=body.flag("AttachStderr"),
+        privileged=privileged,
+        detach_keys=detach_keys,
+        size=_console_size(body),
     )
+    # Older clients name the container here too, and say already that they will not wait.
+    for key in ("Container", "Detach"):
+        body.raw(key)
+    refuse_unread(body, "ExecConfig")
+    asked = execs.add(made)
     happened(container, f"exec_create: {_words(command)}", execID=asked.id)
     return reply({"Id": asked.id}, 201)
 
 
 @routes.post("/exec/{id}/start")
 async def start(call: Call) -> web.StreamResponse:
-    body = await call.json()
+    body = Fields(await call.json(), "ExecStartCheck")
     asked = execs.find(call.path("id"), call.namespace.pk)
     if asked.exit_code is not None:
         raise Conflict(f"Error: Exec command {asked.id} has already run")
     if asked.started:
         raise Conflict(f"Error: Exec command {asked.id} is already running")
+    size, detach, tty = _console_size(body), body.flag("Detach"), body.flag("Tty")
+    refuse_unread(body, "ExecStartCheck")
     asked.started = True
-    asked.size = _console_size(body) or asked.size
+    asked.size = size or asked.size
     try:
-        if body.get("Detach") is True:
+        if detach:
             asked.request = replace(asked.request, stdin=False, stdin_once=False)
             try:
                 await _started(asked)
             except QuaysideError as error:
                 raise InvalidInput(_failure(asked, error)) from error
             return web.Response()
-        framed = body.get("Tty") is not True
+        framed = not tty
         async with taken(call, content_type(call, framed=framed)) as stream:
             try:
                 made = await _started(asked)
@@ -278,23 +284,9 @@ def _execs() -> Execs:
 # ---- the body
 
 
-def _text(body: Mapping[str, Any], name: str) -> str:
-    value = body.get(name) or ""
-    if not isinstance(value, str):
-        raise InvalidInput(f"invalid JSON: {name} is no text")
-    return value
-
-
-def _texts(body: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    value = body.get(name) or []
-    if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-        raise InvalidInput(f"invalid JSON: {name} is no list of texts")
-    return tuple(value)
-
-
-def _console_size(body: Mapping[str, Any]) -> tuple[int, int] | None:
+def _console_size(body: Fields) -> tuple[int, int] | None:
     """(columns, rows) of `[rows, columns]`."""
-    match body.get("ConsoleSize"):
+    match body.raw("ConsoleSize"):
         case [int(rows), int(columns)] if rows > 0 and columns > 0:
             return columns, rows
     return None

@@ -1,5 +1,6 @@
 """A JSON object of a request, read the way Go's decoder does: null is the zero value, another type
-is an error in its words. What nobody has read is known afterwards."""
+is an error in its words, capitals in a key do not matter. What nobody has read is known
+afterwards."""
 
 from __future__ import annotations
 
@@ -19,14 +20,18 @@ class Fields:
         if raw is not None and not isinstance(raw, Mapping):
             raise _wrong(raw, path, "object")
         self._raw: dict[str, object] = dict(raw or {})
+        self._spelt = {key.lower(): key for key in self._raw}
         self._path = path
         self._read: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
         """Whether it was given at all, as null too."""
-        return key in self._raw
+        return key.lower() in self._spelt
 
     def raw(self, key: str) -> object:
+        """docker-py writes detachKeys, and moby takes it for DetachKeys."""
+        if key not in self._raw:
+            key = self._spelt.get(key.lower(), key)
         self._read.add(key)
         return self._raw.get(key)
 

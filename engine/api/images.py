@@ -11,7 +11,7 @@ from engine.api import image_filters as filtering
 from engine.api import image_shapes as shapes
 from engine.api.call import Call, Routes, reply
 from engine.api.operations import ended
-from engine.errors import InvalidInput, NotFound
+from engine.errors import InvalidInput, NotFound, Unsupported
 from engine.models import Image, Namespace, Operation, Tag
 from engine.services import image_removal, image_transfers, images
 from engine.services.orm import orm
@@ -99,6 +99,11 @@ def _history(call: Call) -> list[dict[str, Any]]:
         parents.append(below)
         below = image_removal.parent_of(below)
     return shapes.history(image, parents, shapes.Names([image, *parents]))
+
+
+@routes.get("/images/{name:.+}/attestations")
+async def image_attestations(call: Call) -> web.Response:
+    raise Unsupported("attestations are not supported")
 
 
 @routes.post("/images/{name:.+}/tag")

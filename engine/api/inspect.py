@@ -126,6 +126,7 @@ def _graph(
 
 
 def _config(row: Container, settings: ContainerSettings) -> JSON:
+    kept = settings.docker.get("Config")
     shape: JSON = {
         "Hostname": settings.hostname,
         "Domainname": settings.domainname,
@@ -144,6 +145,7 @@ def _config(row: Container, settings: ContainerSettings) -> JSON:
         "Entrypoint": list(settings.entrypoint) or None,
         "OnBuild": None,
         "Labels": dict(settings.labels),
+        **(kept if isinstance(kept, Mapping) else {}),
     }
     if settings.exposed_ports:
         shape["ExposedPorts"] = {port: {} for port in settings.exposed_ports}

@@ -9,6 +9,7 @@ from typing import Any
 from aiohttp import web
 from django.utils import timezone
 
+from engine.api.binds import refuse_unread
 from engine.api.call import Call, Routes, reply
 from engine.api.fields import Fields
 from engine.api.filtering import known, truth
@@ -29,6 +30,11 @@ _FILTERS = ("dangling", "driver", "id", "label", "name", "scope", "type")
 _PRUNE_FILTERS = ("label", "label!", "until")
 _DANGLING = 'invalid value for filter \'dangling\', must be "true" (or "1"), or "false" (or "0")'
 _KINDS = ("builtin", "custom")
+# Of an endpoint, what the engine says and nobody can ask for.
+_SHOWN = (
+    *("DNSNames", "EndpointID", "Gateway", "GlobalIPv6Address", "GlobalIPv6PrefixLen"),
+    *("IPAddress", "IPPrefixLen", "IPv6Gateway", "NetworkID"),
+)
 # Of the namespace's own bridge, as `docker network inspect bridge` shows them.
 _DEFAULT_OPTIONS = {
     "com.docker.network.bridge.default_bridge": "true",
@@ -87,6 +93,7 @@ async def network_connect(call: Call) -> web.Response:
     body = Fields(await call.json(), "ConnectOptions")
     wishes = read_endpoint(body.object("EndpointConfig"))
     network, container = await orm(_both, call.namespace, call.path("name"), body)
+    refuse_unread(body, "ConnectOptions")
     await ended(await orm(networks.container_connect, container, network, call.actor, wishes))
     return web.Response(status=200)
 
@@ -96,6 +103,7 @@ async def network_disconnect(call: Call) -> web.Response:
     body = Fields(await call.json(), "DisconnectOptions")
     network, container = await orm(_both, call.namespace, call.path("name"), body)
     force = body.flag("Force")
+    refuse_unread(body, "DisconnectOptions")
     await ended(
         await orm(networks.container_disconnect, container, network, call.actor, force=force)
     )
@@ -117,7 +125,9 @@ def read_endpoint(fields: Fields) -> EndpointSettings:
         raise Unsupported("the endpoint's IPv6Address is not supported")
     if fields.number("GwPriority"):
         raise Unsupported("the endpoint's GwPriority is not supported")
-    return EndpointSettings(
+    for key in _SHOWN:
+        fields.raw(key)
+    settings = EndpointSettings(
         aliases=fields.texts("Aliases"),
         ipv4=ipam.text("IPv4Address"),
         mac="" if fields.raw("EndpointID") else fields.text("MacAddress"),
@@ -125,6 +135,9 @@ def read_endpoint(fields: Fields) -> EndpointSettings:
         link_local=ipam.texts("LinkLocalIPs"),
         driver_options=fields.mapping("DriverOpts"),
     )
+    refuse_unread(ipam, "IPAMConfig")
+    refuse_unread(fields, "EndpointSettings")
+    return settings
 
 
 def shape(found: Network | Builtin, containers: bool) -> JSON:
@@ -284,7 +297,8 @@ def _read(body: Fields) -> NetworkRequest:
     if len(configs) > 1:
         raise Forbidden("bridge driver doesn't support multiple subnets")
     config = configs[0] if configs else Fields({}, "IPAM.Config")
-    return NetworkRequest(
+    body.raw("CheckDuplicate")  # two of one name are never made, as in dockerd since 25
+    request = NetworkRequest(
         name=body.text("Name"),
         driver=body.text("Driver") or networks.DRIVER,
         subnet=config.text("Subnet"),
@@ -297,3 +311,6 @@ def _read(body: Fields) -> NetworkRequest:
         labels=body.mapping("Labels"),
         options=body.mapping("Options"),
     )
+    for fields, name in ((config, "IPAM.Config"), (ipam, "IPAM"), (body, "NetworkCreateRequest")):
+        refuse_unread(fields, name)
+    return request

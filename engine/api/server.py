@@ -43,6 +43,7 @@ from engine.api import (
     listing,
     logs,
     networks,
+    parameters,
     pulls,
     registries,
     swarm,
@@ -179,20 +180,22 @@ def application(config: EngineConfig) -> web.Application:
     app = web.Application(middlewares=[errors], client_max_size=0)
     for table in TABLES:
         for method, path, handler in table.table:
-            bound = _bound(config, handler)
+            bound = _bound(config, handler, method, path)
             app.router.add_route(method, path, bound)
             app.router.add_route(method, r"/v{version:\d+\.\d+}" + path, bound)
     return app
 
 
 def _bound(
-    config: EngineConfig, handler: Handler
+    config: EngineConfig, handler: Handler, method: str, path: str
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def call(request: web.Request) -> web.StreamResponse:
         # Who is not let in hears that, and not that a version is too new for us.
         namespace, actor = await _caller(request)
         version = _version(request.match_info.get("version"))
-        return await handler(Call(request, config, namespace, actor, version))
+        asked = Call(request, config, namespace, actor, version)
+        parameters.refuse(method, path, asked)
+        return await handler(asked)
 
     return call
 

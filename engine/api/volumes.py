@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from engine.api.binds import refuse_unread
 from engine.api.call import Call, Routes, reply
 from engine.api.fields import Fields
 from engine.api.filtering import known, truth
@@ -41,13 +42,11 @@ async def volume_create(call: Call) -> web.Response:
     body = Fields(await call.json(), "VolumeCreateRequest")
     if body.raw("ClusterVolumeSpec"):
         raise Unsupported("cluster volumes are not supported")
+    name, driver = body.text("Name"), body.text("Driver")
+    held, options = body.mapping("Labels"), body.mapping("DriverOpts")
+    refuse_unread(body, "VolumeCreateRequest")
     volume = await orm(
-        volumes.volume_create,
-        call.namespace,
-        body.text("Name"),
-        driver=body.text("Driver"),
-        labels=body.mapping("Labels"),
-        options=body.mapping("DriverOpts"),
+        volumes.volume_create, call.namespace, name, driver=driver, labels=held, options=options
     )
     return reply(shape(volume), 201)
 
@@ -55,6 +54,12 @@ async def volume_create(call: Call) -> web.Response:
 @routes.get("/volumes/{name}")
 async def volume_inspect(call: Call) -> web.Response:
     return reply(shape(await orm(volumes.find_volume, call.namespace, call.path("name"))))
+
+
+@routes.put("/volumes/{name}")
+async def volume_update(call: Call) -> web.Response:
+    """Of swarm's cluster volumes alone."""
+    raise Unsupported("cluster volumes are not supported")
 
 
 @routes.delete("/volumes/{name}")

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.conformance.cases import Case
-from tests.conformance.run import Result, Target, clean, differences, run_all, run_case
+from tests.conformance.run import Result, Target, run_all
 from tests.conformance.targets import (
     dockerd_target,
     free_ports,
@@ -19,9 +19,6 @@ from tests.conformance.targets import (
     quayside_target,
 )
 from tests.registry import RegistryServer
-
-# Beside what is listed; more than these are no coincidence.
-_AGAIN = 8
 
 
 @pytest.fixture(scope="session")
@@ -61,15 +58,4 @@ def results(
             first = pool.submit(run_all, dockerd, chosen, ports)
             second = pool.submit(run_all, quayside, chosen, ports)
             wanted, found = first.result(), second.result()
-        # dockerd keeps one image for equal steps of two cases, so that an rmi in one may take it
-        # from under a build in the other: a few that differ are done once more, each alone.
-        differing = [
-            case
-            for case in chosen
-            if not case.alone and differences(wanted[case.title], found[case.title])
-        ]
-        for case in differing[:_AGAIN]:
-            for target, results in ((dockerd, wanted), (quayside, found)):
-                clean(target)
-                results[case.title] = run_case(target, case, ports)
     return {case.title: (wanted[case.title], found[case.title]) for case in chosen}

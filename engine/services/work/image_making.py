@@ -4,7 +4,7 @@ config an image."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -167,6 +167,8 @@ def _standing(container: Container, pause: bool) -> Iterator[None]:
 
 def _config_of(settings: ContainerSettings) -> ContainerConfig:
     """What the container runs with, as an image says it; what is the default is not said."""
+    kept = settings.docker.get("Config")
+    kept = kept if isinstance(kept, Mapping) else {}
     return ContainerConfig(
         user=settings.user,
         exposed_ports=tuple(settings.exposed_ports),
@@ -178,6 +180,8 @@ def _config_of(settings: ContainerSettings) -> ContainerConfig:
         labels=dict(settings.labels),
         stop_signal="" if settings.stop_signal == "SIGTERM" else settings.stop_signal,
         healthcheck=settings.healthcheck,
+        on_build=tuple(kept.get("OnBuild", ())),
+        shell=tuple(kept.get("Shell", ())) or None,
     )
 
 
