@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import socket
 from contextlib import suppress
 
 from aiohttp import web
@@ -16,6 +17,8 @@ from aiohttp import web
 # Without a request for so long, or with one that is not finished: docker's own clients dial again.
 IDLE_SECONDS = 180.0
 HANDSHAKE_SECONDS = 10.0
+# Of a TCP connection that says nothing: looked after from 30 s on, given up after 30 s more.
+KEEPALIVE = {socket.TCP_KEEPIDLE: 30, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 MOST_CONNECTIONS = 4096
 _MOST_FILES = 65536
 # A follower has its socket and its log's file; the rest is the process's own.

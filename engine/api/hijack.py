@@ -80,9 +80,11 @@ class Stream(asyncio.Protocol):
         return not self._hung and self._transport.get_extra_info("sslcontext") is None
 
     def hung_up(self) -> None:
-        """The other end is closed both ways; what it had sent before is still taken."""
+        """The other end is closed both ways; what it had sent on a unix socket before is still
+        taken. After a reset of TCP there is nothing to take."""
         self._hung = True
-        if self._eof:
+        found: socket.socket | None = self._transport.get_extra_info("socket")
+        if self._eof or found is None or found.family != socket.AF_UNIX:
             self._transport.abort()
 
     def pause_writing(self) -> None:
@@ -180,7 +182,9 @@ async def taken(call: Call, kind: str) -> AsyncIterator[Stream]:
 
 class _HangUps:
     """A half-close and a hang-up look alike to asyncio until something is written; epoll tells a
-    unix socket's hang-up even where nobody waits to read. One descriptor in the loop for all."""
+    unix socket's hang-up, and a TCP connection's reset, even where nobody waits to read. (Over TLS
+    a half-close is TLS's own, and the end of the connection below it a hang-up: see tls.) One
+    descriptor in the loop for all."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -190,7 +194,7 @@ class _HangUps:
 
     def watch(self, transport: asyncio.Transport, stream: Stream) -> None:
         found: socket.socket | None = transport.get_extra_info("socket")
-        if found is not None and found.family == socket.AF_UNIX and found.fileno() >= 0:
+        if found is not None and found.fileno() >= 0:
             self._streams[found.fileno()] = stream
             self._epoll.register(found.fileno(), 0)
 

@@ -8,12 +8,13 @@ both: a reader that is slow fills the TCP transport's buffer, which pauses who w
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from engine.api.bounds import HANDSHAKE_SECONDS
+from engine.api.bounds import HANDSHAKE_SECONDS, KEEPALIVE
 
 _PIECE = 64 * 1024
 
@@ -35,6 +36,11 @@ class TlsProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.raw = transport
+        # A machine that went away says nothing; nor do we, while a container is silent.
+        connection: socket.socket = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in KEEPALIVE.items():
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)
         self._patience = asyncio.get_running_loop().call_later(HANDSHAKE_SECONDS, transport.abort)
 
     def data_received(self, data: bytes) -> None:
@@ -42,6 +48,7 @@ class TlsProtocol(asyncio.Protocol):
         self.advance()
 
     def eof_received(self) -> bool:
+        """The client has closed the connection, or gone: a half-close would be TLS's own."""
         self._end()
         return False
 

@@ -1,96 +1,23 @@
-"""The Docker API over TCP, and what it does while the queue is away: a site of its own for both."""
+"""The Docker API over TCP, clients that go while nothing is said (over either socket), and what it
+does while the queue is away: a site of its own for all."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import subprocess
+import socket
+import ssl
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import IPv4Address
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from tests.box_site import BoxSite
-from tests.engine_api import EngineApi
-from tests.site import free_port, running_site
+from tests.engine_api import SECONDS, EngineApi, dial
+from tests.tls_site import Far, far, make_certificate
 
-
-def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """(certificate, key) of 127.0.0.1, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "quayside test")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]),
-            critical=False,
-        )
-        .sign(key, SHA256())
-    )
-    paths = folder / "ca.pem", folder / "key.pem"
-    paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
-    paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return paths
-
-
-class Far(NamedTuple):
-    site: BoxSite
-    address: str
-    folder: Path
-
-    def docker(
-        self, *words: str, token: str = "", text: str = ""
-    ) -> subprocess.CompletedProcess[str]:
-        """The CLI, which checks our certificate against the one it was given."""
-        headers = {"HttpHeaders": {"X-Quayside-Token": token}} if token else {}
-        (self.folder / "config.json").write_text(json.dumps(headers))
-        return subprocess.run(
-            [
-                *("docker", "--tlsverify", f"--tlscacert={self.folder}/ca.pem"),
-                *("--tlscert=", "--tlskey=", "-H", f"tcp://{self.address}", *words),
-            ],
-            env={"PATH": os.environ["PATH"], "DOCKER_CONFIG": str(self.folder)},
-            input=text,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-
-
-@pytest.fixture(scope="module")
-def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = make_certificate(folder)
-    address = f"127.0.0.1:{free_port()}"
-    with running_site(
-        QUAYSIDE_API_ADDRESS=address,
-        QUAYSIDE_API_TLS_CERT=str(certificate),
-        QUAYSIDE_API_TLS_KEY=str(key),
-    ) as site:
-        box = BoxSite(site)
-        try:
-            yield Far(box, address, folder)
-        finally:
-            box.close()
+__all__ = ["far"]
 
 
 def test_the_cli_gets_in_with_an_administrators_token(far: Far) -> None:
@@ -124,6 +51,162 @@ def test_a_client_that_does_not_know_the_certificate_sends_nothing(far: Far) -> 
     refused = Far(far.site, far.address, other.parent).docker("ps", token="x")
     assert refused.returncode == 1
     assert "certificate" in refused.stderr
+
+
+# Each is served for as long as the container runs, and the container says nothing by itself.
+SERVED = {
+    "attach": ("POST", "/containers/{id}/attach?stream=1&stdout=1&stderr=1"),
+    "attach with stdin": ("POST", "/containers/{id}/attach?stream=1&stdin=1&stdout=1"),
+    "exec": ("POST", "/exec/{exec}/start"),
+    "logs": ("GET", "/containers/{id}/logs?follow=1&stdout=1"),
+    "events": ("GET", "/events"),
+    "stats": ("GET", "/containers/{id}/stats"),
+    "wait": ("POST", "/containers/{id}/wait"),
+}
+
+
+class Near:
+    """A client on the unix socket."""
+
+    def __init__(self, far: Far) -> None:
+        self.socket = dial(far.site.site.home / "run/docker.sock")
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def receive(self) -> bytes:
+        return self.socket.recv(65536)
+
+    def half_close(self) -> None:
+        self.socket.shutdown(socket.SHUT_WR)
+
+    def until(self, wanted: bytes) -> bytes:
+        found = b""
+        while wanted not in found:
+            more = self.receive()
+            assert more, f"ended without {wanted!r}: {found!r}"
+            found += more
+        return found
+
+
+class OverTls(Near):
+    """One over TLS, whose half-close is TLS's alone, as Go's CloseWrite."""
+
+    def __init__(self, far: Far) -> None:
+        host, port = far.address.split(":")
+        self.socket = socket.create_connection((host, int(port)), SECONDS)
+        context = ssl.create_default_context(cafile=str(far.folder / "ca.pem"))
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._in, self._out, server_hostname=host)
+        while True:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._pass()
+                self._in.write(self.socket.recv(65536))
+                continue
+            break
+        self._pass()
+
+    def _pass(self) -> None:
+        self.socket.sendall(self._out.read())
+
+    def send(self, data: bytes) -> None:
+        self._tls.write(data)
+        self._pass()
+
+    def receive(self) -> bytes:
+        while True:
+            try:
+                return self._tls.read(65536)
+            except ssl.SSLWantReadError:
+                more = self.socket.recv(65536)
+                if not more:
+                    return b""
+                self._in.write(more)
+
+    def half_close(self) -> None:
+        with pytest.raises(ssl.SSLWantReadError):
+            self._tls.unwrap()
+        self._pass()
+
+
+@pytest.fixture(scope="module")
+def site(far: Far) -> Iterator[BoxSite]:
+    yield far.site
+    far.site.remove_all()
+
+
+@pytest.fixture(scope="module")
+def silent(site: BoxSite) -> str:
+    """The id of a container that says `said LINE` for each line in its /say."""
+    script = "mkfifo /say /say2; while :; do read line </say; echo said $line; done"
+    uid = site.run(script, open_stdin=True).uid
+    # What the API opens once, for its first event, it keeps.
+    assert EngineApi.of(site).run_exec(uid, "true")[0] == 0
+    return uid
+
+
+@pytest.fixture(scope="module")
+def token(site: BoxSite) -> str:
+    return str(
+        site.call(
+            """
+            from engine.services.tokens import token_create
+            result = token_create(user.pk, "gone")[1]
+            """
+        )
+    )
+
+
+@pytest.mark.parametrize("served", SERVED)
+@pytest.mark.parametrize("kind", [Near, OverTls])
+def test_it_is_noticed_at_once_and_not_with_the_next_write(
+    far: Far, silent: str, token: str, kind: type[Near], served: str
+) -> None:
+    """And who has only sent all its input is not gone."""
+    api = EngineApi.of(far.site)
+    pid = api.process()
+    method, path = SERVED[served]
+    exec = api.exec(silent, "sh", "-c", "read line </say2; echo said $line; sleep 1000")
+    body = json.dumps({"Detach": False}).encode() if served == "exec" else b""
+    before = held(pid)
+    client = kind(far)
+    client.send(
+        f"{method} /v1.47{path.format(id=silent, exec=exec)} HTTP/1.1\r\nHost: docker\r\n"
+        f"X-Quayside-Token: {token}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    head = client.until(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 "), head
+    its = held(pid) - before
+    assert its, "nothing is held for it"
+    if served in ("attach", "exec"):
+        client.half_close()
+        fifo = "/say2" if served == "exec" else "/say"
+        assert api.run_exec(silent, "sh", "-c", f"echo {served} >{fifo}")[0] == 0
+        client.until(f"said {served}".encode())
+        assert its <= held(pid)
+    client.socket.close()
+    began = time.monotonic()
+    while (left := its & held(pid)) and time.monotonic() < began + SECONDS:
+        time.sleep(0.01)
+    assert not left
+    assert time.monotonic() - began < 5
+
+
+def held(pid: int) -> set[str]:
+    """Sockets and logs that a process has open."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = str(entry.readlink())
+        except FileNotFoundError:
+            continue
+        if target.startswith("socket:") or "/log" in target:
+            found.add(target)
+    return found
 
 
 def test_while_the_queue_is_away(far: Far) -> None:
