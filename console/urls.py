@@ -38,6 +38,9 @@ _containers = [
     path(
         "<str:name>/terminal/<uuid:session>/", terminals.terminal_session, name="terminal-session"
     ),
+    path(
+        "<str:name>/terminal/<uuid:session>/end/", terminals.terminal_finish, name="terminal-finish"
+    ),
     path("<str:name>/inspect/", container.container_inspect, name="container-inspect"),
     path("<str:name>/settings/", container_settings.container_settings, name="container-settings"),
     path("<str:name>/start/", container.container_start, name="container-start"),

@@ -8,6 +8,9 @@
     end     reason: exited · container-stopped · container-removed · start-failed · lost · left ·
             never-opened; with exit_code and detail where there is one
 
+With `finish` in the first frame nothing is shown: an exec is hung up, killed if that is not
+enough, and the `end` comes when it has ended.
+
 An exec starts with its first `resize`, so that its size is right from the first byte. It is
 engined's and conmon's, not the browser's: it outlives sockets, and engined itself.
 """
@@ -24,7 +27,8 @@ from engine.containers.attempts import Attempt
 from engine.containers.exec import ExecRequest, Execs
 from engine.containers.layout import ContainerDir
 from engine.containers.watch import FolderWatcher
-from engine.errors import QuaysideError, WrongState
+from engine.errors import EngineError, InvalidInput, QuaysideError, WrongState
+from engine.models import TerminalSession
 from engine.services.orm import orm
 from engine.services.work.host import host
 from engine.streams import follow, sessions
@@ -41,6 +45,8 @@ logger = logging.getLogger(__name__)
 LEFT_SECONDS = 600.0
 # For a program that takes SIGHUP for something else.
 HUNG_UP_SECONDS = 10.0
+# Somebody waits for it to end: a program that saves its work when hung up is done by then.
+FINISH_SECONDS = 3.0
 SWEEP_SECONDS = 5.0
 OVERDUE_SECONDS = 60.0
 # The best shell there is, found inside: an image may have only one of them.
@@ -62,8 +68,34 @@ class Terminals:
     async def stream(self, frames: FrameStream, id: str, request: dict[str, Any]) -> End:
         """One viewer, until it hangs up or the terminal ends. Raises NotFound, InvalidInput."""
         session = await orm(sessions.load, id)
+        if request.get("finish") is True:
+            return await self._finish(session)
         view = View(self, frames, session, whole_number(request, "seen", -1))
         return await follow.run(frames, view.pump(), view.heard, view.heard_bytes)
+
+    async def _finish(self, session: Session) -> End:
+        """Raises InvalidInput for a main process, EngineError for one that cannot be killed."""
+        if session.attach:
+            raise InvalidInput("a main process ends with its container", hint="stop the container")
+        if session.state == TerminalSession.State.ENDED:
+            return {"reason": session.reason}
+        async with self._starting.setdefault(session.id, asyncio.Lock()):
+            terminal = self.of_exec(session)
+            if not terminal.watching:
+                self._starting.pop(session.id, None)
+                await orm(sessions.end, session.id, None, "never-opened")
+                return {"reason": "never-opened"}
+        for number in (signal.SIGHUP, signal.SIGKILL):
+            terminal.signal(number)
+            try:
+                async with asyncio.timeout(FINISH_SECONDS):
+                    await terminal.end_seen.wait()
+            except TimeoutError:
+                continue
+            assert terminal.ended is not None
+            await orm(sessions.end, session.id, terminal.ended.code, "exited")
+            return {"reason": "exited", "exit_code": terminal.ended.code}
+        raise EngineError(f"terminal {session.id} does not end", hint="stop the container")
 
     # ---- what views ask for
 

@@ -235,3 +235,25 @@ async def test_engined_killed_and_started_again_keeps_the_shell(box_site: BoxSit
                 assert (socket.of("end") or {})["exit_code"] == 9
                 return
         raise AssertionError("engined did not come back")
+
+
+async def test_a_shell_is_ended_from_the_list_even_one_that_takes_no_hang_up(
+    box_site: BoxSite,
+) -> None:
+    box = box_site.run("sleep 600")
+    stubborn = box_site.terminal(
+        box, "sh", "-c", "trap '' HUP; echo ready; while true; do sleep 1; done"
+    )
+    unopened = box_site.terminal(box)
+    async with signed_in(box_site.url) as person:
+        async with opened(person, stubborn) as socket:
+            await socket.until_bytes(b"ready")
+            path = f"/t/team/containers/{box.name}/terminal/"
+            assert await person.post(f"{path}{stubborn}/end/") == 302
+            await socket.until(lambda s: s.of("end"))
+            end = socket.of("end")
+            assert end and (end["reason"], end["exit_code"]) == ("exited", 137)
+        assert await person.post(f"{path}{unopened}/end/") == 302
+    states = "result = [s.state for s in TerminalSession.objects.filter(pk__in=pks)]"
+    assert box_site.call(states, pks=[stubborn, unopened]) == ["ended", "ended"]
+    assert box_site.call("result = Container.objects.get(pk=pk).state", pk=box.pk) == "running"

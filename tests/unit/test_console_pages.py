@@ -246,6 +246,41 @@ def test_run_attached_with_a_terminal_starts_once_its_size_is_known(site: Site) 
     assert operation.args == {"name": "node", "cols": 120, "rows": 40}
 
 
+def test_shells_of_one_container_are_told_apart(site: Site) -> None:
+    container = make_container(site, make_image(site), "web", state="running")
+    path, owner = f"{site.base}containers/web/terminal/", site.user.pk
+    made = [
+        TerminalSession.objects.create(
+            container=container,
+            kind=kind,
+            generation=container.generation,
+            owner_id=owner,
+            argv=argv,
+            state=state,
+        )
+        for kind, argv, state in [
+            ("exec", [], "ended"),
+            ("exec", [], "open"),
+            ("attach", [], "open"),
+            ("attach", [], "open"),
+            ("exec", ["top", "-b"], "open"),
+        ]
+    ]
+    page = site.client.get(path).content.decode()
+    shown = re.findall(r'<a class="name" href="[^"]*terminal/[^"]*">([^<]*)</a>', page)
+    assert shown == ["top -b #3", "Shell #2", "Main process"]
+    assert page.count("/end/") == 2 and f"{path}{made[1].pk}/end/" in page
+    asks = site.client.get(f"{path}{made[1].pk}/end/").content.decode()
+    assert "Shell #2" in asks and "End this shell?" in asks
+    # A main process is not ended from here, nor somebody else's shell.
+    for one in (made[3], made[0]):
+        assert site.client.post(f"{path}{one.pk}/end/")["Location"] == path
+    other = TerminalSession.objects.create(
+        container=container, kind="exec", generation=container.generation, owner_id=owner + 1
+    )
+    assert site.client.post(f"{path}{other.pk}/end/")["Location"] == path
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
