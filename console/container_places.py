@@ -102,7 +102,7 @@ def joined(container: Container) -> list[Joined]:
             pk=endpoint.network.pk,
             name=endpoint.network.name,
             href=reverse("network", args=[team, endpoint.network.uid[:12]]),
-            address=endpoint.address,
+            address=endpoint.address or "–",
             gateway=endpoint.network.gateway,
             mac=endpoint.mac,
             names=names_of(container, endpoint),

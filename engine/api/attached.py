@@ -62,9 +62,9 @@ def _asked(endpoint: Endpoint | None, wishes: Mapping[str, Any]) -> JSON | None:
 
 def _asked_mac(endpoint: Endpoint | None) -> str:
     """moby shows what was asked for before the start too; ours is made from the address."""
-    if endpoint is None or endpoint.mac == mac_for(IPv4Address(endpoint.address)):
-        return ""
-    return endpoint.mac
+    if endpoint is None or endpoint.address is None:
+        return endpoint.mac if endpoint else ""
+    return "" if endpoint.mac == mac_for(IPv4Address(endpoint.address)) else endpoint.mac
 
 
 def _gateway(network: Network | None) -> str:

@@ -77,6 +77,8 @@ class Migration(migrations.Migration):
                             ("terminal", "Terminal"),
                             ("image", "Image"),
                             ("stats", "Stats"),
+                            ("files", "Files"),
+                            ("put", "Put"),
                         ],
                         max_length=10,
                     ),
@@ -327,8 +329,8 @@ class Migration(migrations.Migration):
                         max_length=64,
                     ),
                 ),
-                ("address", models.GenericIPAddressField(protocol="IPv4")),
-                ("mac", models.CharField(max_length=17)),
+                ("address", models.GenericIPAddressField(null=True, protocol="IPv4")),
+                ("mac", models.CharField(blank=True, max_length=17)),
                 (
                     "names",
                     models.JSONField(

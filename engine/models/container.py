@@ -141,8 +141,8 @@ class Container(models.Model):
 
 
 class Endpoint(models.Model):
-    """A place on a network: a container's, its own as long as the row exists, or one lent to a
-    build for its RUN steps (`owner` "build-ID")."""
+    """A place on a network: a container's, or one lent to a build for its RUN steps (`owner`
+    "build-ID"). One that was not asked for has its address from a start to the end of that."""
 
     network = models.ForeignKey(Network, on_delete=models.CASCADE, related_name="endpoints")
     container = models.ForeignKey(
@@ -150,8 +150,8 @@ class Endpoint(models.Model):
     )
     owner = models.CharField(max_length=40, blank=True)
     uid = models.CharField(max_length=64, default=new_id, help_text="Docker's endpoint id")
-    address = models.GenericIPAddressField(protocol="IPv4")
-    mac = models.CharField(max_length=17)
+    address = models.GenericIPAddressField(protocol="IPv4", null=True)
+    mac = models.CharField(max_length=17, blank=True)
     names = models.JSONField(default=list, help_text="aliases, besides the name and the short id")
     fixed = models.BooleanField(default=False, help_text="the address was asked for")
 
@@ -162,7 +162,7 @@ class Endpoint(models.Model):
         ]
 
     def __str__(self) -> str:
-        return self.address
+        return self.address or "no address"
 
 
 class Port(models.Model):

@@ -58,33 +58,57 @@ def take(
     owner: str = "",
     wishes: EndpointSettings | None = None,
 ) -> Endpoint:
-    """The address asked for, or the lowest free one of the network's range. Raises Conflict when
-    it is full, Forbidden when the one asked for is another's.
-
-    Two takers at once may choose the same; the constraint lets one win, the other looks again."""
+    """A place with the address asked for, or with none: `give` finds one when it is needed, for a
+    thousand stopped containers are not to fill a network. Raises Forbidden when the one asked for
+    is another's, NameTaken when the container is there already."""
     wishes = wishes or EndpointSettings()
     check(network, wishes)
-    while True:
-        address = IPv4Address(wishes.ipv4) if wishes.ipv4 else _free(network)
+    mac = wishes.mac.lower().replace("-", ":")
+    try:
+        with transaction.atomic():
+            return Endpoint.objects.create(
+                network=network,
+                container=container,
+                owner=owner,
+                address=wishes.ipv4 or None,
+                mac=mac or (mac_for(IPv4Address(wishes.ipv4)) if wishes.ipv4 else ""),
+                names=list(dict.fromkeys(wishes.aliases)),
+                fixed=bool(wishes.ipv4),
+            )
+    except IntegrityError as error:
+        mine = network.endpoints.filter(container=container)
+        if container is not None and mine.exists():
+            raise NameTaken(
+                f"endpoint with name {container.name} already exists in network {network.name}"
+            ) from error
+        raise Forbidden("Address already in use", field="ipv4") from error
+
+
+def give(endpoint: Endpoint) -> Endpoint:
+    """The lowest free address of the network's range for a place that has none. Raises Conflict
+    when there is none.
+
+    Two takers at once may choose the same; the constraint lets one win, the other looks again."""
+    while endpoint.address is None:
+        address = _free(endpoint.network)
         try:
             with transaction.atomic():
-                return Endpoint.objects.create(
-                    network=network,
-                    container=container,
-                    owner=owner,
-                    address=str(address),
-                    mac=wishes.mac.lower().replace("-", ":") or mac_for(address),
-                    names=list(dict.fromkeys(wishes.aliases)),
-                    fixed=bool(wishes.ipv4),
-                )
-        except IntegrityError as error:
-            mine = network.endpoints.filter(container=container)
-            if container is not None and mine.exists():
-                raise NameTaken(
-                    f"endpoint with name {container.name} already exists in network {network.name}"
-                ) from error
-            if wishes.ipv4:
-                raise Forbidden("Address already in use", field="ipv4") from error
+                mac = endpoint.mac or mac_for(address)
+                Endpoint.objects.filter(pk=endpoint.pk).update(address=str(address), mac=mac)
+        except IntegrityError:
+            continue
+        endpoint.address, endpoint.mac = str(address), mac
+    return endpoint
+
+
+def give_back(container: Container) -> None:
+    """Addresses that were not asked for may be others' from here on: nothing of the container is
+    left on its networks. Its next start gets others, as with Docker."""
+    for endpoint in container.endpoints.filter(fixed=False).exclude(address=None):
+        made = endpoint.mac == mac_for(IPv4Address(endpoint.address))
+        Endpoint.objects.filter(pk=endpoint.pk).update(
+            address=None, mac="" if made else endpoint.mac
+        )
 
 
 def wishes_of(container: Container, network: Network) -> dict[str, Any]:
@@ -95,7 +119,7 @@ def wishes_of(container: Container, network: Network) -> dict[str, Any]:
 
 
 def _free(network: Network) -> IPv4Address:
-    taken = list(network.endpoints.values_list("address", flat=True))
+    taken = list(network.endpoints.exclude(address=None).values_list("address", flat=True))
     reserved = (network.options.get("ipam") or {}).get("AuxiliaryAddresses") or {}
     return next_address(
         IPv4Network(network.subnet),

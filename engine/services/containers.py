@@ -33,7 +33,7 @@ Kinds = Operation.Kind
 def container_create(
     namespace: Namespace, request: ContainerRequest, actor: str
 ) -> tuple[Container, Operation]:
-    """The row, its address and its ports, and an operation that lays out its folder.
+    """The row, its places on networks and its ports, and an operation that lays out its folder.
 
     Raises InvalidInput (with `field`), NotFound (the image), NameTaken, PolicyDenied."""
     return creation.create(

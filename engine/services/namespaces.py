@@ -69,5 +69,5 @@ def _default_create(namespace: Namespace) -> Network:
 def address_take(
     network: Network, *, container: Container | None = None, owner: str = ""
 ) -> Endpoint:
-    """The lowest free address of the network, for a container or a build (`owner`)."""
-    return addresses.take(network, container=container, owner=owner)
+    """A place with the lowest free address of the network, for a container or a build (`owner`)."""
+    return addresses.give(addresses.take(network, container=container, owner=owner))

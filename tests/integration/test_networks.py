@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from ipaddress import IPv4Interface, IPv4Network
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_names_aliases_and_isolation(node: Namespace) -> None:
 
 
 def test_several_networks_and_the_way_out(node: Namespace) -> None:
-    make(node, "inside", internal=True)
+    private = make(node, "inside", internal=True)
     late = make(node, "late")
     made = run(
         node,
@@ -99,10 +100,13 @@ def test_several_networks_and_the_way_out(node: Namespace) -> None:
         endpoints={"late": EndpointSettings()},
     )
     ended(made)
-    places = {place.network.name: place for place in made.endpoints.select_related("network")}
     lines = log_of(made).splitlines()
-    assert f"eth0 {places['inside'].address}/24" in lines
-    assert f"eth1 {places['late'].address}/24" in lines
+    on = {line.split()[0]: IPv4Interface(line.split()[1]) for line in lines if "/" in line}
+    for interface, network in (("eth0", private), ("eth1", late)):
+        assert on[interface].network == IPv4Network(network.subnet)
+    # What was not asked for is anybody's again.
+    kept = made.endpoints.values_list("address", "mac")
+    eventually(lambda: list(kept.all()) == [(None, "")] * 2)
     assert lines[-1].startswith(f"default via {late.gateway} dev eth1")
     # Of several with a way out it is the first by name, as Docker's.
     make(node, "early")
@@ -249,6 +253,23 @@ def test_addresses_and_who_may_have_them(node: Namespace) -> None:
     with pytest.raises(PolicyDenied):
         network_spec(forged)
     Network.objects.filter(pk=own.pk).update(subnet="10.222.68.0/24", gateway="10.222.68.1")
+
+
+def test_only_what_runs_holds_an_address(node: Namespace) -> None:
+    own = make(node, "own", subnet="10.222.69.0/24", ip_range="10.222.69.128/31")
+    request = containers.ContainerRequest(image="node", command=("sleep", "60"), network="own")
+    for _ in range(5):
+        done(containers.container_create(node, request, ACTOR)[1])
+    first, second, third, *_ = Container.objects.order_by("pk")
+    done(containers.container_start(first, ACTOR))
+    done(containers.container_start(second, ACTOR))
+    addresses = own.endpoints.order_by("container").values_list("address", flat=True)
+    assert list(addresses) == ["10.222.69.128", "10.222.69.129", None, None, None]
+    assert "no free address left" in failed(containers.container_start(third, ACTOR))["message"]
+    first.refresh_from_db()
+    done(containers.container_stop(first, ACTOR, grace=0))
+    done(containers.container_start(third, ACTOR))
+    assert list(addresses.all()) == [None, "10.222.69.129", "10.222.69.128", None, None]
 
 
 def test_a_removal_that_was_interrupted(node: Namespace) -> None:

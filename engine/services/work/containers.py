@@ -37,7 +37,7 @@ from engine.models import Container, Operation, Port
 from engine.network.spec import PublishedPort
 from engine.runtime import cgroups
 from engine.runtime.signals import signal_number
-from engine.services import namespaces, volumes
+from engine.services import addresses, namespaces, volumes
 from engine.services.events import container_event
 from engine.services.work import control, links, networks, restarts
 from engine.services.work import volumes as volumes_work
@@ -139,13 +139,17 @@ def _begin(container: Container, size: tuple[int, int] | None, **values: Any) ->
         host().containers.finish(container.uid, container.generation)
         generation = container.generation + 1
         Container.objects.filter(pk=container.pk).update(generation=generation, **values)
-        started = host().containers.start(
-            container.uid,
-            generation,
-            size,
-            attachments=networks.attachments(container),
-            volumes=volumes.volumes_at(container),
-        )
+        try:
+            started = host().containers.start(
+                container.uid,
+                generation,
+                size,
+                attachments=networks.attachments(container),
+                volumes=volumes.volumes_at(container),
+            )
+        except QuaysideError:
+            addresses.give_back(container)
+            raise
     record_start(container, generation, started)
     return generation
 
@@ -347,6 +351,7 @@ def _record_exit(container: Container) -> None:
             volumes_work.unmounted(container)
             publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
     host().containers.finish(container.uid, container.generation)
+    addresses.give_back(container)
     volumes_work.let_go(container)
     restarts.ring()
     # Not only if `changed`: engined may have been lost between the row and this.

@@ -99,13 +99,13 @@ def _aliases(container: Container) -> Iterator[str]:
 def _address(container: Container, network: Network, name: str) -> str:
     rows = Container.objects.filter(namespace_id=container.namespace_id).lookup(name)
     found = network.endpoints.filter(container__in=rows.values("pk")).order_by("pk").first()
-    return found.address if found else ""
+    return (found.address or "") if found else ""
 
 
 def _default_address(target: Container) -> str:
     for endpoint in target.endpoints.select_related("network"):
         if networks.is_default(endpoint.network):
-            return endpoint.address
+            return endpoint.address or ""
     return ""
 
 

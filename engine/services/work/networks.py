@@ -74,7 +74,7 @@ def attachments(container: Container) -> list[Attachment]:
     rows = list(container.endpoints.select_related("network").order_by("pk"))
     chosen = networks.gateway_network(row.network for row in rows)
     return [
-        _attachment(container, row, f"eth{number}", gateway=row.network == chosen)
+        _attachment(container, addresses.give(row), f"eth{number}", gateway=row.network == chosen)
         for number, row in enumerate(rows)
     ]
 
@@ -126,7 +126,7 @@ def _connect(container: Container, args: dict[str, Any], wishes: EndpointSetting
             _changed(container, network)
     if container.is_running:
         try:
-            _attach(container, endpoint)
+            _attach(container, addresses.give(endpoint))
         except BaseException:
             if made:
                 with transaction.atomic():
@@ -203,7 +203,7 @@ def _attachment(
 ) -> Attachment:
     return Attachment(
         network=network_spec(endpoint.network),
-        address=IPv4Address(endpoint.address),
+        address=IPv4Address(str(endpoint.address)),
         mac=endpoint.mac,
         interface=interface,
         names=networks.names_of(container, endpoint),
