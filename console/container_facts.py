@@ -178,7 +178,7 @@ def _restarts(container: Container, policy: RestartPolicy) -> Iterator[Fact]:
     yield Fact(gettext("Started again by itself"), (word,))
     if container.restart_count:
         times = ngettext("once so far", "%(n)s times so far", container.restart_count)
-        yield Fact(gettext("It was"), (times % {"n": container.restart_count},))
+        yield Fact(gettext("Restarted"), (times % {"n": container.restart_count},))
     if container.state == Container.State.RESTARTING and container.restart_at is not None:
         yield Fact(gettext("Next try in"), (), until=container.restart_at)
 

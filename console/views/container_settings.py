@@ -7,12 +7,13 @@ and above it stands how that went.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 
-from console.container_facts import Group, groups, settings_of
+from console.container_facts import settings_of
 from console.container_places import joinable, joined, network_words
 from console.forms.containers import RenameForm
 from console.forms.options import ChangeLimitsForm
@@ -35,7 +36,7 @@ class LastChange:
 
     pending: bool
     failure: Explanation | None
-    limits: Group
+    done_at: datetime | None
 
 
 @team_view(Permission.OPERATE, methods=["GET", "HEAD", "POST"])
@@ -54,10 +55,13 @@ def container_settings(request: TeamRequest, name: str) -> HttpResponse:
     return _page(request, container, form, None)
 
 
-@team_view(Permission.OPERATE, methods=["POST"])
+@team_view(Permission.OPERATE, methods=["GET", "HEAD", "POST"])
 def container_limits(request: TeamRequest, name: str) -> HttpResponse:
-    """Other limits and another restart policy, while it runs too."""
+    """Other limits and another restart policy, while it runs too. Its address stays in the browser
+    when the form was wrong: asked for, it leads to the tab."""
     container = container_of(request, name)
+    if request.method != "POST":
+        return HttpResponseRedirect(_address(request, container))
     form = ChangeLimitsForm(request.POST)
     if form.is_valid():
         before = _wanted(container).host
@@ -112,7 +116,7 @@ def _page(
         "change": LastChange(
             pending=last is not None and last.is_open,
             failure=explain(last.error) if last is not None and failed and last.error else None,
-            limits=groups(container, settings)[0],
+            done_at=last.finished_at if last is not None and not failed else None,
         ),
         "joined": joined(container),
         "network_words": network_words(settings.network_mode),

@@ -293,6 +293,9 @@ let ticks = 0;
 setInterval(() => document.visibilityState === "visible" && showTimes(++ticks % 10 === 0), 1000);
 document.addEventListener("visibilitychange", () => showTimes());
 
+// On a phone the tabs scroll: the current one is to be seen.
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // ---------------------------------------------------------------- theme
 
 const THEMES = ["auto", "light", "dark"];
