@@ -48,6 +48,14 @@ CREATED: tuple[JSON, ...] = (
     {"HostConfig": {"CpuQuota": 50_000, "CpuPeriod": 60_000}},
     {
         "HostConfig": {
+            "BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 5}],
+            "BlkioDeviceReadIOps": [{"Path": "/dev/sda", "Rate": 6}],
+            "BlkioDeviceWriteBps": [{"Path": "/dev/sda", "Rate": 7}],
+            "BlkioDeviceWriteIOps": [{"Path": "/dev/sda", "Rate": 8}],
+        }
+    },
+    {
+        "HostConfig": {
             "CapAdd": ["CHOWN"],
             "CapDrop": ["MKNOD"],
             "GroupAdd": ["7"],
@@ -142,11 +150,6 @@ REFUSED: tuple[tuple[JSON, str], ...] = (
             "StorageOpt": {"size": "1G"},
             "Isolation": "hyperv",
             "VolumeDriver": "nosuch",
-            "BlkioWeightDevice": [{"Path": "/dev/sda", "Weight": 5}],
-            "BlkioDeviceReadBps": [{"Path": "/dev/sda", "Rate": 5}],
-            "BlkioDeviceReadIOps": [{"Path": "/dev/sda", "Rate": 5}],
-            "BlkioDeviceWriteBps": [{"Path": "/dev/sda", "Rate": 5}],
-            "BlkioDeviceWriteIOps": [{"Path": "/dev/sda", "Rate": 5}],
             "DeviceRequests": [
                 {
                     "Driver": "x",
@@ -164,6 +167,7 @@ REFUSED: tuple[tuple[JSON, str], ...] = (
     ({"HostConfig": {"Privileged": True}}, "privileged"),
     ({"HostConfig": {"Devices": [_DEVICE]}}, "device"),
     ({"HostConfig": {"DeviceCgroupRules": ["c 7:* rmw"]}}, "device"),
+    ({"HostConfig": {"BlkioWeightDevice": [{"Path": "/dev/sda", "Weight": 5}]}}, "weight"),
     ({"HostConfig": {"CgroupParent": "/x"}}, "cgroup"),
     ({"HostConfig": {"PidMode": "host"}}, "pid"),
     ({"HostConfig": {"UTSMode": "host"}}, "uts"),

@@ -6,7 +6,7 @@ believed. What is wrong with a value is for engine.containers.checks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 from engine.api.binds import read_bind, read_mounts, refuse_unread
@@ -17,6 +17,8 @@ from engine.containers.options import (
     Limits,
     LogConfig,
     RestartPolicy,
+    Throttle,
+    ThrottleKind,
     Ulimit,
 )
 from engine.containers.options import RestartName as RestartName
@@ -29,6 +31,13 @@ _ECHOED = ("ContainerIDFile", "ConsoleSize", "NetworkMode", "PortBindings", "Aut
 _MEANINGLESS: Mapping[str, tuple[object, ...]] = {
     "Isolation": ("default",),
     "VolumeDriver": ("local",),
+}
+_THROTTLES: Mapping[str, ThrottleKind] = {
+    "BlkioDeviceReadBps": "read_bps",
+    "BlkioDeviceWriteBps": "write_bps",
+    "BlkioDeviceReadIOps": "read_iops",
+    "BlkioDeviceWriteIOps": "write_iops",
+    "BlkioWeightDevice": "weight",
 }
 # moby's own lists may be given as they are, or cleared for a privileged container.
 MASKED_PATHS = (
@@ -72,6 +81,7 @@ def read_host(host: Fields) -> HostOptions:
         group_add=host.texts("GroupAdd"),
         devices=tuple(_read_device(one) for one in host.objects("Devices")),
         device_rules=host.texts("DeviceCgroupRules"),
+        throttles=tuple(_read_throttles(host)),
         sysctls=host.mapping("Sysctls"),
         extra_hosts=host.texts("ExtraHosts"),
         dns=host.texts("Dns"),
@@ -129,6 +139,13 @@ def _read_ulimit(one: Fields) -> Ulimit:
 def _read_device(one: Fields) -> Device:
     path = one.text("PathOnHost")
     return Device(path, one.text("PathInContainer") or path, one.text("CgroupPermissions") or "rwm")
+
+
+def _read_throttles(host: Fields) -> Iterator[Throttle]:
+    for key, kind in _THROTTLES.items():
+        for one in host.objects(key):
+            value = one.number("Weight" if kind == "weight" else "Rate") or 0
+            yield Throttle(kind, one.text("Path"), value)
 
 
 def _read_paths(host: Fields) -> None:

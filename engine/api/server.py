@@ -101,10 +101,6 @@ def socket_path(config: EngineConfig) -> Path:
     return config.run_dir / "docker.sock"
 
 
-def container_changed(uid: str) -> None:
-    """engined's supervisor has written down an end; the doorbell says so too."""
-
-
 async def serve(config: EngineConfig, stop: asyncio.Event) -> None:
     """Until `stop`. Raises EngineError when TLS is set up wrongly."""
     # A list of a thousand rows is a hundred thousand objects, and no cycle in them.

@@ -14,6 +14,7 @@ from functools import cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from itertools import chain
 
+from engine.containers import throttles
 from engine.containers.device_rules import DeviceRule
 from engine.containers.options import HostOptions, Limits
 from engine.containers.rotation import limits_of
@@ -47,6 +48,7 @@ def check(settings: ContainerSettings) -> None:
     """Raises InvalidInput (with `field`) or Unsupported for the first thing that is wrong."""
     host = settings.host
     check_limits(host.limits)
+    throttles.check(host.throttles)
     check_restart(host, settings.auto_remove)
     _check_unsupported(host)
     _check_log(host)

@@ -16,6 +16,7 @@ from typing import Any
 
 from engine.ceiling import Ceiling
 from engine.config import EngineConfig
+from engine.containers import throttles
 from engine.containers.device_rules import DeviceRule, check_rule
 from engine.containers.devices import all_devices, devices
 from engine.containers.etc import mounts_of, write_etc
@@ -95,6 +96,7 @@ def container_spec(
         domainname=settings.domainname,
         mounts=(*_etc(settings, directory, attachments, joined), *_init(settings), *mounted),
         limits=fitting(host.limits)[0],
+        throttles=throttles.as_oci(host.throttles),
         readonly=host.read_only,
         privileged=host.privileged,
         private_cgroups=private,

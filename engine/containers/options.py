@@ -22,10 +22,12 @@ __all__ = [
     "LogConfig",
     "Mount",
     "RestartPolicy",
+    "Throttle",
     "Ulimit",
 ]
 
 MountType = Literal["bind", "volume", "tmpfs"]
+ThrottleKind = Literal["read_bps", "write_bps", "read_iops", "write_iops", "weight"]
 RestartName = Literal["no", "always", "unless-stopped", "on-failure"]
 
 
@@ -52,6 +54,16 @@ class Device:
     host: str
     container: str
     permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True)
+class Throttle:
+    """At most `value` bytes or operations a second from or to the host's device `path`, 0 without
+    end; of `weight`, its share from 10 to 1000."""
+
+    kind: ThrottleKind
+    path: str
+    value: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +137,7 @@ class HostOptions:
     group_add: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
     device_rules: tuple[str, ...] = ()
+    throttles: tuple[Throttle, ...] = ()
     sysctls: Mapping[str, str] = field(default_factory=dict)
     extra_hosts: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()

@@ -56,6 +56,8 @@ class Support:
     cpu_cfs: bool
     cpuset: bool
     blkio_weight: bool
+    blkio_weight_device: bool
+    blkio_throttle: bool
     pids: bool
 
 
@@ -82,6 +84,8 @@ def support() -> Support:
         cpu_cfs="cpu" in unified or v1("cpu", "cpu.cfs_quota_us"),
         cpuset="cpuset" in unified or "cpuset" in found.controllers,
         blkio_weight="io" in unified or v1("blkio", "blkio.weight"),
+        blkio_weight_device=v1("blkio", "blkio.weight_device"),
+        blkio_throttle="io" in unified or v1("blkio", "blkio.throttle.read_bps_device"),
         pids="pids" in unified or "pids" in found.controllers,
     )
 

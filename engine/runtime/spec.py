@@ -95,8 +95,8 @@ class ContainerSpec:
 
     `joined` names namespaces (pid, network, ipc, uts) that are not the container's own: a file
     of the namespace to join, "" for the host's. `seccomp` None is the default profile, "" none.
-    `shm` None leaves /dev/shm out. `device_rules` are more of resources.devices. `privileged` opens
-    everything, all devices included.
+    `shm` None leaves /dev/shm out. `device_rules` are more of resources.devices, `throttles` of
+    resources.blockIO. `privileged` opens everything, all devices included.
     """
 
     process: ProcessSpec
@@ -105,6 +105,7 @@ class ContainerSpec:
     hostname: str
     mounts: tuple[Mount, ...] = ()
     limits: Limits = field(default_factory=Limits)
+    throttles: Mapping[str, Any] = field(default_factory=dict)
     readonly: bool = False
     privileged: bool = False
     private_cgroups: bool = False
@@ -274,7 +275,10 @@ def _resources(spec: ContainerSpec) -> dict[str, Any]:
             for device in spec.devices
         ]
         rules += [dict(rule) for rule in spec.device_rules]
-    return {"devices": rules, **as_oci(spec.limits)}
+    limits = as_oci(spec.limits)
+    if spec.throttles:
+        limits["blockIO"] = {**limits.get("blockIO", {}), **spec.throttles}
+    return {"devices": rules, **limits}
 
 
 def _device(device: Device) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,14 @@ from typing import Any
 import pytest
 
 from engine.containers.exec import ExecRequest, Execs
-from engine.containers.options import Device, HostOptions, Limits, Ulimit
+from engine.containers.options import (
+    Device,
+    HostOptions,
+    Limits,
+    Throttle,
+    ThrottleKind,
+    Ulimit,
+)
 from engine.containers.running import Running
 from engine.containers.settings import ContainerSettings
 from engine.errors import InvalidInput, PolicyDenied, WrongState
@@ -106,6 +114,35 @@ def test_names_and_addresses_it_is_told(machine: Machine) -> None:
     )
     assert {"10.1.2.3\tdb", "fe80::1\tsix"} <= set(lines)
     assert lines[-3:] == ["nameserver 9.9.9.9", "search example.test", "options ndots:2"]
+
+
+def test_devices_are_throttled(machine: Machine, tmp_path: Path) -> None:
+    """Of any disk the kernel has, whatever this machine calls it."""
+    number = next(Path("/sys/block").glob("*/dev")).read_text().strip()
+    major, minor = map(int, number.split(":"))
+    disk = tmp_path / "disk"
+    os.mknod(disk, stat.S_IFBLK | 0o600, os.makedev(major, minor))
+    kinds: dict[ThrottleKind, int] = {
+        "read_bps": 1 << 20,
+        "write_bps": 2 << 20,
+        "read_iops": 30,
+        "write_iops": 40,
+    }
+    throttles = tuple(Throttle(kind, str(disk), value) for kind, value in kinds.items())
+    id = machine.create("sleep 60", host=HostOptions(throttles=throttles))
+    machine.start(id)
+    if "blkio" in hierarchies().controllers:
+        for kind, value in kinds.items():
+            file = f"blkio.throttle.{kind}_device"
+            assert limit_file(machine, id, "blkio", file, "") == f"{number} {value}"
+    else:
+        said = limit_file(machine, id, "io", "", "io.max").split()
+        assert said[0] == number
+        assert set(said[1:]) == {"rbps=1048576", "wbps=2097152", "riops=30", "wiops=40"}
+    for path in (str(tmp_path), str(tmp_path / "nosuch"), "/dev/null"):
+        other = machine.create("true", host=HostOptions(throttles=(Throttle("read_bps", path, 1),)))
+        with pytest.raises(InvalidInput, match=f"no block device of this machine: {path}"):
+            machine.start(other)
 
 
 def test_limits_are_the_kernels_and_may_change(machine: Machine) -> None:

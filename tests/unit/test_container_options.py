@@ -35,7 +35,7 @@ from engine.oci import Healthcheck
 from engine.runtime.resources import Support, as_oci, changes, fitting, merged
 
 MIB = 1 << 20
-EVERYTHING = Support(*[True] * 10)
+EVERYTHING = Support(*[True] * 12)
 
 
 def settings(host: HostOptions | None = None, **changes: Any) -> ContainerSettings:

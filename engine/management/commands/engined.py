@@ -53,25 +53,22 @@ class Command(BaseCommand):
                 raise CommandError(f"another engined runs for {config.home}") from error
             keep_in_memory(config)
             streams = Child.begin(config, streams_server.serve, hub.container_changed)
-            api = Child.begin(config, api_server.serve, api_server.container_changed)
+            api = Child.begin(config, api_server.serve)
             # Whoever records an exit asks for the interpreter some thirty times; beside a reconcile
             # each of them would wait Python's own 5 ms for its turn.
             sys.setswitchinterval(_SWITCH_SECONDS)
-            asyncio.run(self._run((streams, api)))
+            asyncio.run(self._run(streams, api))
 
-    async def _run(self, children: tuple[Child, ...]) -> None:
+    async def _run(self, streams: Child, api: Child) -> None:
+        children = (streams, api)
         config = settings.ENGINE
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
 
-        def told(uid: str) -> None:
-            for child in children:
-                child.tell(uid)
-
         prober, restarter = Prober(), Restarter(start_again)
-        supervisor = Supervisor(config.exits_dir, record_exit, told, prober.begun)
+        supervisor = Supervisor(config.exits_dir, record_exit, streams.tell, prober.begun)
         prober.start()
         supervisor.start()
         # Without one of these it is no engined: it ends, and supervisord starts it anew.

@@ -43,10 +43,11 @@ class Child:
         """Readable once it has ended."""
 
     @classmethod
-    def begin(cls, config: EngineConfig, serve: Serve, heard: Heard) -> Child:
+    def begin(cls, config: EngineConfig, serve: Serve, heard: Heard | None = None) -> Child:
         """Fork; the child waits for `go` before it serves, and never returns from here.
 
-        `serve(config, stop)` runs until `stop` is set; `heard(uid)` is what `tell` arrives at."""
+        `serve(config, stop)` runs until `stop` is set; `heard(uid)` is what `tell` arrives at,
+        where the child is to be told at all."""
         connections.close_all()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         parent = os.getpid()
@@ -81,7 +82,7 @@ class Child:
 
 
 def _child(
-    config: EngineConfig, serve: Serve, heard: Heard, link: socket.socket, parent: int
+    config: EngineConfig, serve: Serve, heard: Heard | None, link: socket.socket, parent: int
 ) -> None:
     """All of the child's life."""
     code = 1
@@ -97,7 +98,9 @@ def _child(
         os._exit(code)
 
 
-async def _serve(config: EngineConfig, serve: Serve, heard: Heard, link: socket.socket) -> None:
+async def _serve(
+    config: EngineConfig, serve: Serve, heard: Heard | None, link: socket.socket
+) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -108,7 +111,8 @@ async def _serve(config: EngineConfig, serve: Serve, heard: Heard, link: socket.
     if stop.is_set():
         waiting.cancel()
         return
-    loop.add_reader(link, _hear, link, heard)
+    if heard is not None:
+        loop.add_reader(link, _hear, link, heard)
     await serve(config, stop)
 
 
