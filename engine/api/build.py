@@ -22,8 +22,9 @@ from engine.api.build_body import Body, received
 from engine.api.build_lines import ENDS, ClassicLines
 from engine.api.build_wish import BuildWish, buildkit, read, sign_ins
 from engine.api.call import Call, Routes, reply
+from engine.api.errors import QueueAway, message_of
 from engine.api.json_lines import JsonLines
-from engine.api.operations import surely
+from engine.api.operations import expected, surely
 from engine.containers.watch import FolderWatcher
 from engine.errors import (
     DockerfileError,
@@ -32,7 +33,7 @@ from engine.errors import (
     Unsupported,
     WrongState,
 )
-from engine.models import Build
+from engine.models import Build, Operation
 from engine.oci.reference import Reference
 from engine.registry.credentials import hand_over, take_back
 from engine.services import build_cache, builds, uploads
@@ -55,8 +56,8 @@ async def build(call: Call) -> web.StreamResponse:
         auth = await asyncio.to_thread(_hand_over, call)
     try:
         async with received(call) as body:
-            made = await _begun(call, wish, body, auth)
-        return await _Answer(call, wish, made).run()
+            made, operation = await _begun(call, wish, body, auth)
+        return await _Answer(call, wish, made, operation).run()
     finally:
         for key in auth.values():
             take_back(call.config.run_dir, key)
@@ -109,13 +110,15 @@ def _hand_over(call: Call) -> dict[str, str]:
     return {domain: hand_over(call.config.run_dir, one) for domain, one in found.items()}
 
 
-async def _begun(call: Call, wish: BuildWish, body: Body, auth: dict[str, str]) -> Build:
-    """The build; cancelled at once where the client left while its rows were written."""
+async def _begun(
+    call: Call, wish: BuildWish, body: Body, auth: dict[str, str]
+) -> tuple[Build, Operation]:
+    """Both rows; cancelled at once where the client left while they were written."""
     beginning = asyncio.ensure_future(orm(_begin, call, wish, body, auth))
     try:
         return await asyncio.shield(beginning)
     except asyncio.CancelledError:
-        await _cancel(await beginning, call)
+        await _cancel((await beginning)[0], call)
         raise
 
 
@@ -124,7 +127,9 @@ async def _cancel(made: Build, call: Call) -> None:
         await orm(builds.build_cancel, made, call.actor)
 
 
-def _begin(call: Call, wish: BuildWish, body: Body, auth: dict[str, str]) -> Build:
+def _begin(
+    call: Call, wish: BuildWish, body: Body, auth: dict[str, str]
+) -> tuple[Build, Operation]:
     """The rows, after a look at the Dockerfile: what is wrong with it is an answer of its own, with
     its status, and no build."""
     path, text = body.dockerfile(wish.dockerfile)
@@ -133,7 +138,7 @@ def _begin(call: Call, wish: BuildWish, body: Body, auth: dict[str, str]) -> Bui
     with uploads.taken(
         call.namespace, _user(call.actor), "docker build", body.path, body.size
     ) as upload:
-        made, _ = builds.build_create(
+        made, operation = builds.build_create(
             call.namespace,
             actor=call.actor,
             tag=wish.tags[0] if wish.tags else "",
@@ -149,7 +154,7 @@ def _begin(call: Call, wish: BuildWish, body: Body, auth: dict[str, str]) -> Bui
         )
         # Here already, so that its log can be waited for before the worker begins.
         (call.config.builds_dir / str(made.pk)).mkdir()
-    return made
+    return made, operation
 
 
 def _user(actor: str) -> int:
@@ -182,8 +187,8 @@ def _check(text: str, path: str, wish: BuildWish) -> None:
 class _Answer:
     """One build's lines to one client."""
 
-    def __init__(self, call: Call, wish: BuildWish, made: Build) -> None:
-        self._call, self._build = call, made
+    def __init__(self, call: Call, wish: BuildWish, made: Build, operation: Operation) -> None:
+        self._call, self._build, self._operation = call, made, operation
         tags = [Reference.parse(tag).familiar() for tag in wish.tags]
         self._words = ClassicLines(tags, wish.remove, wish.force_remove, wish.quiet)
         self._lines = JsonLines(call)
@@ -239,9 +244,16 @@ class _Answer:
             if not self._over:
                 await self._lines.fail("the build was lost")
                 self._over = True
-        elif state == Build.State.QUEUED and not self._lines.begun:
-            # Something to read, so that the wait is not a silent one: the queue may be away.
-            await self._lines.send({"stream": "The build waits for a free worker\n"})
+        elif state == Build.State.QUEUED:
+            try:
+                await expected(self._operation)
+            except QueueAway as error:
+                # It stays queued, and the client is told.
+                await self._lines.fail(message_of(error))
+                self._over = True
+                return
+            if not self._lines.begun:
+                await self._lines.send({"stream": "The build waits for a free worker\n"})
 
 
 def _state(made: Build) -> str:

@@ -68,6 +68,11 @@ async def surely(work: Coroutine[None, None, None]) -> None:
     await asyncio.shield(task)
 
 
+async def expected(operation: Operation) -> None:
+    """Raises QueueAway where it waits for a queue that is not there."""
+    await orm(_row, operation.pk)
+
+
 def _row(key: int) -> Operation:
     row = Operation.objects.get(pk=key)
     if (
