@@ -17,6 +17,7 @@ from django.utils.translation import get_language, gettext
 from django.utils.translation import gettext_lazy as _
 
 from console import container_sentences
+from console.registry_sentences import detail_of
 from console.storage_sentences import SENTENCES
 from engine.errors import QuaysideError
 
@@ -402,7 +403,7 @@ def _sentence(
             pass  # raised without the context its sentence wants: its own words say more
         else:
             told = kind.startswith(("registry", "content", "runtime", "network", "mount"))
-            return text, str(advice) if advice else "", message if told else ""
+            return text, str(advice) if advice else "", detail_of(message) if told else ""
     for pattern, template, advice in _BY_TEXT:
         match = pattern.fullmatch(message)
         if match:

@@ -20,6 +20,9 @@ from engine.errors import (
     NameTaken,
     PortTaken,
     QuaysideError,
+    RegistryNotFound,
+    RegistryUnauthorized,
+    RegistryUnavailable,
     StepFailed,
     UserError,
 )
@@ -184,3 +187,20 @@ def test_a_guess_of_the_engine_is_passed_on() -> None:
 def test_a_dockerfiles_error_points_at_its_line() -> None:
     found = explain(DockerfileError("unknown instruction", line=3, end_line=4, source="RUNN x"))
     assert (found.line, found.end_line, found.source) == (3, 4, "RUNN x")
+
+
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        (RegistryNotFound("hub.test has no a/b:1"), "hub.test: 없는 이미지 (a/b:1)"),
+        (RegistryUnavailable("hub.test cannot be reached: refused"), "연결할 수 없습니다: refused"),
+        (
+            RegistryUnauthorized('hub.test does not accept the sign-in for a/b:1: "denied"'),
+            'hub.test: 로그인이 거부되었습니다 (a/b:1): "denied"',
+        ),
+        (RegistryUnavailable("what nobody has foreseen"), "what nobody has foreseen"),
+    ],
+)
+def test_what_a_registry_answered_is_told_in_korean(error: QuaysideError, detail: str) -> None:
+    with translation.override("ko"):
+        assert explain(error).detail.endswith(detail)
