@@ -16,7 +16,7 @@ from django.utils.functional import Promise
 from django.utils.translation import get_language, gettext
 from django.utils.translation import gettext_lazy as _
 
-from console import container_sentences
+from console import container_sentences, file_sentences
 from console.registry_sentences import detail_of
 from console.storage_sentences import SENTENCES
 from engine.errors import QuaysideError
@@ -343,6 +343,7 @@ _BY_TEXT: list[tuple[re.Pattern[str], Promise, Promise | None]] = [
             _("Open a shell to choose them."),
         ),
         *container_sentences.SENTENCES,
+        *file_sentences.SENTENCES,
         *SENTENCES,
     )
 ]

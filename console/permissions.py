@@ -26,6 +26,8 @@ class Permission(StrEnum):
     LOGS = "logs"
     INSPECT = "inspect"
     EXEC = "exec"
+    FILES = "files"  # look at, download and export a container's
+    WRITE = "write"  # put files into a container
     OPERATE = "operate"  # start, stop, kill, restart, rename
     CREATE = "create"
     BUILD = "build"

@@ -7,10 +7,12 @@ from django.urls import URLPattern, URLResolver, include, path
 from console.views import (
     access,
     builds,
+    commit,
     container,
     container_settings,
     containers,
     downloads,
+    files,
     image_moves,
     images,
     networks,
@@ -41,6 +43,12 @@ _containers = [
     path(
         "<str:name>/terminal/<uuid:session>/end/", terminals.terminal_finish, name="terminal-finish"
     ),
+    path("<str:name>/files/", files.container_files, name="container-files"),
+    path("<str:name>/files/get/", files.files_get, name="files-get"),
+    path("<str:name>/files/put/", files.files_put, name="files-put"),
+    path("<str:name>/changes/", files.container_changes, name="container-changes"),
+    path("<str:name>/export/", files.container_export, name="container-export"),
+    path("<str:name>/commit/", commit.container_commit, name="container-commit"),
     path("<str:name>/inspect/", container.container_inspect, name="container-inspect"),
     path("<str:name>/settings/", container_settings.container_settings, name="container-settings"),
     path("<str:name>/start/", container.container_start, name="container-start"),

@@ -32,7 +32,7 @@ def upload_new(request: TeamRequest) -> JsonResponse:
             int(size) if size.isdecimal() else None,
         )
     except QuaysideError as error:
-        return _problem(error)
+        return problem(error)
     address = reverse("upload", args=[request.team.slug, upload.pk])
     answer = {"id": str(upload.pk), "url": address, "offset": 0, "piece": MAX_PIECE}
     return JsonResponse(answer, status=201)
@@ -41,7 +41,7 @@ def upload_new(request: TeamRequest) -> JsonResponse:
 @team_view(Permission.BUILD, methods=["GET", "PUT"])
 def upload(request: TeamRequest, id: UUID) -> JsonResponse:
     try:
-        found = _own(request, id)
+        found = own_upload(request, id)
         if request.method == "GET":
             return JsonResponse({"offset": found.received, "complete": found.complete})
         offset = request.headers.get("Upload-Offset", "")
@@ -51,19 +51,19 @@ def upload(request: TeamRequest, id: UUID) -> JsonResponse:
             raise InvalidInput("a piece is at most 8 MiB", field="upload")
         return JsonResponse({"offset": upload_append(found, int(offset), request.body)})
     except QuaysideError as error:
-        return _problem(error)
+        return problem(error)
 
 
 @team_view(Permission.BUILD, methods=["POST"])
 def upload_done(request: TeamRequest, id: UUID) -> JsonResponse:
     try:
-        done = upload_finish(_own(request, id))
+        done = upload_finish(own_upload(request, id))
     except QuaysideError as error:
-        return _problem(error)
+        return problem(error)
     return JsonResponse({"id": str(done.pk), "size": done.size, "complete": True})
 
 
-def _own(request: TeamRequest, id: UUID) -> Upload:
+def own_upload(request: TeamRequest, id: UUID) -> Upload:
     """Only who began an upload may go on with it."""
     found = Upload.objects.filter(
         namespace=request.team.namespace, user_id=request.user.pk, pk=id
@@ -73,7 +73,8 @@ def _own(request: TeamRequest, id: UUID) -> Upload:
     return found
 
 
-def _problem(error: QuaysideError) -> JsonResponse:
+def problem(error: QuaysideError) -> JsonResponse:
+    """{error, hint, offset?} for the page's own JavaScript."""
     found = explain(error)
     body: dict[str, object] = {"error": found.text, "hint": found.hint or found.detail}
     if "offset" in error.context:

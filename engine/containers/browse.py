@@ -10,19 +10,24 @@ from __future__ import annotations
 import codecs
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from heapq import nsmallest
-from typing import Any
+from typing import Any, BinaryIO
 
 from engine.containers.archive import cleaned, missing
 from engine.containers.files import Root
+from engine.errors import Conflict, InvalidInput
 from engine.runtime.rootfs import read_file
+from engine.snapshots.diff import Writable, write_tree
 from engine.snapshots.folders import text
 from engine.snapshots.resolve import open_in_root
 
 MOST_NAMES = 100_000
 MOST_SHOWN = 500
 MOST_TEXT = 256 * 1024
+_PIECE = 256 * 1024
 _MOST_USERS = 1024 * 1024  # bytes of passwd and of group
 
 _PATH = os.O_PATH | os.O_CLOEXEC
@@ -87,27 +92,74 @@ def kind_of(mode: int) -> str:
     return _KINDS.get(stat.S_IFMT(mode), "file")
 
 
-def look(root: Root, path: str, container: str, query: str = "") -> Listing | Look:
-    """What is at `path`, links followed. `query` is part of the names wanted of a folder, its case
-    no matter. Raises NotFound, InvalidInput."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is at `path` (absolute, clean), links followed: open as O_PATH while its block lasts."""
+
+    fd: int
+    path: str
+    status: os.stat_result
+
+    @property
+    def name(self) -> str:
+        """ "" for the root itself."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def size(self) -> int | None:
+        """In bytes, of a regular file."""
+        return self.status.st_size if stat.S_ISREG(self.status.st_mode) else None
+
+    def check(self) -> None:
+        """Raises InvalidInput for what `write` cannot write: a device, a pipe, a socket."""
+        if self.size is None and not stat.S_ISDIR(self.status.st_mode):
+            raise InvalidInput(f"neither a file nor a folder: {text(os.fsencode(self.path))}")
+
+    def write(self, out: Writable) -> None:
+        """A file's bytes as they are, as many as it had when it was opened; a folder as a tar with
+        all below it. Raises InvalidInput, Conflict where a file has shrunk."""
+        self.check()
+        if self.size is None:
+            write_tree(self.fd, b"", os.fsencode(self.name and self.name + "/"), out)
+        else:
+            self._copy(self.size, out)
+
+    def _copy(self, left: int, out: Writable) -> None:
+        with _reader(self.fd) as file:
+            while left:
+                data = file.read(min(_PIECE, left))
+                if not data:
+                    raise Conflict(f"{text(os.fsencode(self.path))} became shorter on the way")
+                left -= len(data)
+                out.write(data)
+
+
+@contextmanager
+def found(root: Root, path: str, container: str) -> Iterator[Found]:
+    """Raises NotFound (`container` is what its words call it), InvalidInput."""
     whole = cleaned(path).removesuffix("/.").rstrip("/") or "/"
     try:
-        found = open_in_root(root.fd, os.fsencode(whole), _PATH)
+        fd = open_in_root(root.fd, os.fsencode(whole), _PATH)
     except OSError as error:
         raise missing(error, text(os.fsencode(path)), container) from error
     try:
-        status = os.fstat(found)
-        if stat.S_ISDIR(status.st_mode):
-            return _listing(root, found, whole, query)
-        content, cut = _text(found, status)
+        yield Found(fd, whole, os.fstat(fd))
     finally:
-        os.close(found)
-    name = whole.rpartition("/")[2]
-    return Look(whole, _entry(name, status, _Names(root)), content, cut)
+        os.close(fd)
 
 
-def _listing(root: Root, found: int, whole: str, query: str) -> Listing:
-    folder = os.open(f"/proc/self/fd/{found}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def look(root: Root, path: str, container: str, query: str = "") -> Listing | Look:
+    """What is at `path`, links followed. `query` is part of the names wanted of a folder, its case
+    no matter. Raises NotFound, InvalidInput."""
+    with found(root, path, container) as here:
+        if stat.S_ISDIR(here.status.st_mode):
+            return _listing(root, here, query)
+        content, cut = _text(here)
+        return Look(here.path, _entry(here.name, here.status, _Names(root)), content, cut)
+
+
+def _listing(root: Root, here: Found, query: str) -> Listing:
+    folder = os.open(f"/proc/self/fd/{here.fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         wanted = query.casefold()
         keys: list[tuple[bool, str]] = []
@@ -126,13 +178,13 @@ def _listing(root: Root, found: int, whole: str, query: str) -> Listing:
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 link = leads = ""
                 if stat.S_ISLNK(status.st_mode):
-                    link, leads = os.readlink(name, dir_fd=folder), _leads(root, whole, name)
+                    link, leads = os.readlink(name, dir_fd=folder), _leads(root, here, name)
             except FileNotFoundError:
                 continue  # gone since
             shown.append(_entry(name, status, names, link, leads))
     finally:
         os.close(folder)
-    return Listing(whole, tuple(shown), len(keys), more)
+    return Listing(here.path, tuple(shown), len(keys), more)
 
 
 def _entry(
@@ -151,23 +203,22 @@ def _entry(
     )
 
 
-def _leads(root: Root, whole: str, name: str) -> str:
+def _leads(root: Root, here: Found, name: str) -> str:
     try:
-        found = open_in_root(root.fd, os.fsencode(f"{whole}/{name}"), _PATH)
+        target = open_in_root(root.fd, os.fsencode(f"{here.path}/{name}"), _PATH)
     except OSError:
         return ""
     try:
-        return kind_of(os.fstat(found).st_mode)
+        return kind_of(os.fstat(target).st_mode)
     finally:
-        os.close(found)
+        os.close(target)
 
 
-def _text(found: int, status: os.stat_result) -> tuple[str | None, bool]:
+def _text(here: Found) -> tuple[str | None, bool]:
     """(its text as far as it goes here, whether it goes on); (None, …) for no text."""
-    if not stat.S_ISREG(status.st_mode):
+    if here.size is None:
         return None, False
-    fd = os.open(f"/proc/self/fd/{found}", _READ)
-    with open(fd, "rb") as file:
+    with _reader(here.fd) as file:
         data = file.read(MOST_TEXT + 1)
     cut = len(data) > MOST_TEXT
     data = data[:MOST_TEXT]
@@ -178,6 +229,11 @@ def _text(found: int, status: os.stat_result) -> tuple[str | None, bool]:
         return decoder.decode(data, final=not cut), cut  # half a character at the cut is left out
     except UnicodeDecodeError:
         return None, cut
+
+
+def _reader(fd: int) -> BinaryIO:
+    """A regular file that is open as O_PATH, to be read: the very file, wherever it has gone."""
+    return open(os.open(f"/proc/self/fd/{fd}", _READ), "rb")
 
 
 class _Names:

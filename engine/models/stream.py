@@ -19,6 +19,8 @@ class StreamTicket(models.Model):
         TERMINAL = "terminal"
         IMAGE = "image"  # as an archive; its target is the primary key
         STATS = "stats"
+        FILES = "files"  # of a container, to be read
+        PUT = "put"  # files into a container
 
     token_sha256 = models.CharField(max_length=64, unique=True)
     user_id = models.BigIntegerField()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -13,7 +14,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from engine.errors import Conflict, EngineError, InvalidInput, NoSpace
+from engine.errors import Conflict, ContextError, EngineError, InvalidInput, NoSpace
 from engine.models import Namespace, Upload
 
 MAX_PIECE = 8 * 1024 * 1024
@@ -107,6 +108,25 @@ def upload_finish(upload: Upload) -> Upload:
     row.size, row.complete = row.received, True
     row.save(update_fields=["size", "complete", "updated_at"])
     return row
+
+
+@contextmanager
+def opened(upload: Upload) -> Iterator[int]:
+    """Its file, to be read by root. Web's user owns the folder: a link put there must not make
+    root read something else, nor a fifo make it wait. Raises ContextError."""
+    path = upload_path(upload)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise ContextError(
+            f"the upload cannot be read: {error.strerror}", hint="upload it again", field="upload"
+        ) from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ContextError("the upload is no file", hint="upload it again", field="upload")
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 Only root and web's user may connect (SO_PEERCRED, and the socket's own mode). A ticket binds a
 user, a session, an action and a target, so a connection cannot ask for anything else. What the
-streams say is in logs.py, builds.py, terminals.py, stats.py and images.py.
+streams say is in logs.py, builds.py, terminals.py, stats.py, images.py and files.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from engine.errors import NotFound, QuaysideError
 from engine.models import StreamTicket
 from engine.services.orm import orm
 from engine.services.tickets import ticket_redeem
-from engine.streams import builds, images, logs, stats
+from engine.streams import builds, files, images, logs, stats
 from engine.streams.client import socket_path
 from engine.streams.framing import MAX_PAYLOAD, FrameKind, FrameStream, parse_json
 from engine.streams.hub import hub
@@ -159,6 +159,10 @@ class Connection:
                 return await images.stream(self._stream, ticket.target)
             case StreamTicket.Action.STATS:
                 return await stats.readers.stream(self._stream, ticket.target)
+            case StreamTicket.Action.FILES:
+                return await files.read(self._stream, ticket.target, request)
+            case StreamTicket.Action.PUT:
+                return await files.write(self._stream, ticket.target, request)
         raise NotFound(f"no such stream: {ticket.action}")
 
     async def _end(self, message: dict[str, Any]) -> None:

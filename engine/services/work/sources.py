@@ -67,7 +67,8 @@ def context_of(build: Build, folder: Path) -> Path | PackedContext:
     aside.mkdir()
     try:
         if build.upload is not None:
-            _unpack(uploads.upload_path(build.upload), aside)
+            with uploads.opened(build.upload) as descriptor:
+                unpack_archive(Path(f"/proc/self/fd/{descriptor}"), aside)
         aside.rename(context)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -114,23 +115,6 @@ def _is_ours(archive: Path) -> bool:
 
 def _ignore_names(build: Build) -> tuple[str, str]:
     return (f"{build.dockerfile_path}.dockerignore", ".dockerignore")
-
-
-def _unpack(archive: Path, target: Path) -> None:
-    """The uploads' folder is web's: a link put there must not make root read something else, nor
-    a fifo make it wait."""
-    try:
-        descriptor = os.open(archive, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as error:
-        raise ContextError(
-            f"the upload cannot be read: {error.strerror}", hint="upload it again", field="upload"
-        ) from error
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise ContextError("the upload is no file", hint="upload it again", field="upload")
-        unpack_archive(Path(f"/proc/self/fd/{descriptor}"), target)
-    finally:
-        os.close(descriptor)
 
 
 def texts_of(build: Build, context: Path | PackedContext) -> tuple[str, str]:
