@@ -24,7 +24,7 @@ from engine.api.failures import in_runcs_words
 from engine.api.fields import Fields
 from engine.api.happenings import settled
 from engine.api.host_config import read_limits, read_restart
-from engine.api.operations import ended
+from engine.api.operations import ended, ended_or
 from engine.api.words import point
 from engine.containers.options import Limits
 from engine.containers.settings import ContainerSettings
@@ -92,8 +92,14 @@ async def start(call: Call) -> web.Response:
 
 
 async def _started(container: Container, operation: Operation, actor: str) -> None:
+    before = container.started_at
+
+    def runs() -> bool:
+        return Container.objects.filter(pk=container.pk).exclude(started_at=before).exists()
+
     try:
-        await ended(operation)
+        # It runs a moment before the operation has ended.
+        await ended_or(operation, runs, topic(Kind.CONTAINER, container.pk))
     except OperationFailed as error:
         if container.settings.get("auto_remove"):
             await _remove_after(container, actor)

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from engine.api.changes import changes, topic
+from engine.api.changes import Topic, changes, topic
 from engine.api.errors import OperationFailed, QueueAway
 from engine.events import Kind
 from engine.models import Operation
@@ -30,6 +30,19 @@ async def ended(operation: Operation) -> Operation:
     row = await changes.until(look, topic(Kind.OPERATION, operation.pk))
     check(row)
     return row
+
+
+async def ended_or(operation: Operation, there: Callable[[], bool], *topics: Topic) -> None:
+    """As `ended`, or until what it was for has come to be: `there`, which may ask the database, is
+    asked again after each change of `topics`."""
+
+    def look() -> Operation | None:
+        row = _row(operation.pk)
+        return row if not row.is_open or there() else None
+
+    row = await changes.until(lambda: orm(look), topic(Kind.OPERATION, operation.pk), *topics)
+    if not row.is_open:
+        check(row)
 
 
 async def steps(

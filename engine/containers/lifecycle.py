@@ -15,11 +15,9 @@ import os
 import shutil
 import signal as signals
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from ipaddress import IPv4Address
-from typing import Protocol
 
 from engine.config import EngineConfig
 from engine.containers import mounts
@@ -30,6 +28,7 @@ from engine.containers.etc import write_etc
 from engine.containers.joined import Joined, joined
 from engine.containers.layout import ContainerDir, write_json
 from engine.containers.logs import DEFAULT_LIMITS, Limits
+from engine.containers.plumbing import Network, Plumbing, beside
 from engine.containers.rotation import Rotation
 from engine.containers.settings import ContainerSettings
 from engine.containers.volumes import VolumeAt, Volumes
@@ -42,8 +41,7 @@ from engine.errors import (
     RuntimeFailed,
     WrongState,
 )
-from engine.network.ports import Reservation
-from engine.network.spec import Attachment, PortBinding, PublishedPort
+from engine.network.spec import Attachment
 from engine.runtime import cgroups, freezer
 from engine.runtime.conmon import Conmon, Supervised
 from engine.runtime.oci_runtime import OCIRuntime, command_error
@@ -59,17 +57,6 @@ __all__ = ["Containers", "Exit", "Observed", "Started"]
 # How long a process may take to die of SIGKILL, and conmon to report it and leave.
 _DEATH_SECONDS = 5.0
 _NO_VOLUMES: Mapping[str, VolumeAt] = {}
-
-
-class Network(Protocol):
-    """What a container needs of engine.network.manager.NetworkManager."""
-
-    def reserve(self, bindings: Sequence[PortBinding]) -> Reservation: ...
-    def attach(self, attachment: Attachment, container_id: str, pid: int) -> None: ...
-    def publish(
-        self, container_id: str, address: IPv4Address, published: Sequence[PublishedPort]
-    ) -> None: ...
-    def release(self, container_id: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,10 +326,27 @@ class Containers:
         attempt: Attempt,
         given: _Given,
     ) -> Started:
-        attachments = given.attachments
+        with ExitStack() as held:
+            plumbing = None
+            if given.attachments:
+                network = self._networking(settings, given.attachments)
+                plumbing = Plumbing(network, settings.id, given.attachments)
+                held.callback(plumbing.close)
+            return self._run(settings, directory, attempt, given, plumbing)
+
+    def _run(
+        self,
+        settings: ContainerSettings,
+        directory: ContainerDir,
+        attempt: Attempt,
+        given: _Given,
+        plumbing: Plumbing | None,
+    ) -> Started:
         (directory.bundle / "oom").unlink(missing_ok=True)
         self._snapshots.unmount(directory.rootfs)
         self._snapshots.mount(_key(settings.id), directory.rootfs)
+        if plumbing is not None:
+            given.shared.namespaces["network"] = plumbing.path()
         self._write_config(settings, directory, given)
         supervised = Supervised(
             id=settings.id,
@@ -355,17 +359,18 @@ class Containers:
         )
         try:
             if settings.ports:
-                with self._networking(settings, attachments).reserve(settings.ports) as held:
+                network = self._networking(settings, given.attachments)
+                with network.reserve(settings.ports) as held:
                     created, ports = self._conmon.create(supervised, held.fds), held.ports
             else:
                 created, ports = self._conmon.create(supervised), ()
-            if attachments:
-                network = self._networking(settings, attachments)
-                for attachment in attachments:
-                    network.attach(attachment, settings.id, created.init_pid)
-                if ports:
-                    leading = next((one for one in attachments if one.gateway), attachments[0])
-                    network.publish(settings.id, leading.address, ports)
+            if plumbing is not None:
+                plumbing.wait()
+            if ports:
+                leading = next(
+                    (one for one in given.attachments if one.gateway), given.attachments[0]
+                )
+                network.publish(settings.id, leading.address, ports)
             started = attempt.write_started(created, ports)
             self._runtime.start(settings.id)
         except RuntimeFailed as error:
@@ -412,14 +417,17 @@ class Containers:
             _outlast(supervisor)
 
     def _clean(self, directory: ContainerDir) -> None:
-        self._runtime.purge(directory.id)
+        with beside(lambda: self._release(directory.id)):
+            self._runtime.purge(directory.id)
+            self._snapshots.unmount(directory.rootfs)
+            Stage(self._config, directory.id).clear()
+            if directory.shm.exists():
+                unmount(directory.shm)
+                directory.shm.rmdir()
+
+    def _release(self, id: str) -> None:
         if self._network is not None:
-            self._network.release(directory.id)
-        self._snapshots.unmount(directory.rootfs)
-        Stage(self._config, directory.id).clear()
-        if directory.shm.exists():
-            unmount(directory.shm)
-            directory.shm.rmdir()
+            self._network.release(id)
 
 
 def _outlast(supervisor: ProcessRef) -> None:

@@ -153,6 +153,16 @@ def remove(*names: str) -> int:
     return removed
 
 
+def carried(name: str) -> bool:
+    """Whether any packet went through the interface; one that is gone may have had some."""
+    folder = Path("/sys/class/net", name, "statistics")
+    counters = ("rx_packets", "tx_packets")
+    try:
+        return any((folder / counter).read_text().strip() != "0" for counter in counters)
+    except FileNotFoundError:
+        return True
+
+
 def names(prefix: str) -> dict[str, bool]:
     """Every interface whose name begins with `prefix`; the value says whether it is a bridge."""
     with IPRoute() as ip:

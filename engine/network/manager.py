@@ -4,7 +4,7 @@ Every operation is idempotent, holds the home's lock (a file, so that worker and
 turns), and writes down what it is about to do first: killed anywhere, doing it again, or undoing
 it, or `repair` puts things right. Nothing that matters is kept in memory. Times: `attach` 10 ms
 (the next name server starts beside the netlink calls), `publish` 2 ms and 10 more for each udp
-port, `release` 30 to 50, of which the lock is held for 8.
+port, `release` 10 to 30, of which the lock is held for 8.
 
 Who may use which network, address or port is for services to decide.
 Never call from a thread that runs an event loop: pyroute2 runs its own.
@@ -381,8 +381,11 @@ class NetworkManager:
         # The kernel takes its time over these, so others may go on meanwhile. The addresses are
         # the container's until this returns; killed here, it is all still on record.
         if gone:
+            # Counted after its ports were closed: no translated flow to it begins from here on.
+            used = [one.address for one in gone if links.carried(self._veth(one))]
             links.remove(*(self._veth(one) for one in gone))
-            conntrack.forget_addresses([one.address for one in gone])
+            if used:
+                conntrack.forget_addresses(used)
         if closed and record.address and record.address not in {one.address for one in gone}:
             conntrack.forget_published(record.address, closed)
         with self._lock():

@@ -31,7 +31,7 @@ from engine.models import (
 )
 from engine.registry import credentials
 from engine.runtime.steps import reap_steps
-from engine.services import image_transfers, uploads
+from engine.services import addresses, image_transfers, uploads
 from engine.services.work import builds, containers, networks, volumes
 from engine.services.work.garbage import collect_garbage
 from engine.services.work.host import host
@@ -209,7 +209,22 @@ def _network() -> list[str]:
             # Held until the repair is done, so that no start comes in between.
             locks.enter_context(ContainerDir(host().config, record.id).lock())
             dead.add(record.id)
-        return list(host().network.repair(_AllBut(dead)))
+        changed = list(host().network.repair(_AllBut(dead)))
+    return changed + _addresses()
+
+
+def _addresses() -> list[str]:
+    """Who gave back an address was killed before the row said so."""
+    changed = []
+    held = Container.objects.filter(endpoints__fixed=False, endpoints__address__isnull=False)
+    for row in held.distinct():
+        with ContainerDir(host().config, row.uid).lock():
+            fresh = Container.objects.filter(pk=row.pk).first()
+            if fresh is None or fresh.is_up or _has_open_operation(str(row.pk), "container."):
+                continue
+            addresses.give_back(fresh)
+            changed.append(f"address of container {row.uid[:12]} given back")
+    return changed
 
 
 def mend_names() -> list[str]:

@@ -58,6 +58,7 @@ class Supervisor(threading.Thread):
         self._stopping = False
         self._recorders = ThreadPoolExecutor(_RECORDERS, thread_name_prefix="exit")
         self._watched: dict[str, int] = {}
+        self._handed_over: set[str] = set()
         self._pidfds: dict[int, tuple[str, ProcessRef | None]] = {}
         self._poller = select.epoll()
 
@@ -100,8 +101,10 @@ class Supervisor(threading.Thread):
     def _scan(self) -> None:
         """Every attempt there is: at the start, and when the kernel dropped events."""
         self._watched.clear()
-        for attempt in sorted(self._exits.iterdir()):
-            self._guarded(self._attempt, attempt.name)
+        present = sorted(attempt.name for attempt in self._exits.iterdir())
+        self._handed_over.intersection_update(present)
+        for name in present:
+            self._guarded(self._attempt, name)
 
     def _event(self, event: inotify.Event) -> None:
         if event.mask & inotify.OVERFLOW:
@@ -110,6 +113,7 @@ class Supervisor(threading.Thread):
             self._attempt(event.name)
         elif event.mask & inotify.IGNORED:
             self._watched.pop(event.directory.name, None)
+            self._handed_over.discard(event.directory.name)
         else:
             self._look(event.directory, event.name)
 
@@ -169,6 +173,12 @@ class Supervisor(threading.Thread):
         os.close(descriptor)
 
     def _ended(self, uid: str, generation: int) -> None:
+        """The exit file says so, then conmon's end: the second would wait for the first's clean-up
+        and hold up a recorder."""
+        name = f"{uid}.{generation}"
+        if name in self._handed_over:
+            return
+        self._handed_over.add(name)
         self._recorders.submit(self._write_down, uid, generation)
 
     def _write_down(self, uid: str, generation: int) -> None:
