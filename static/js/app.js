@@ -161,6 +161,8 @@ document.addEventListener("click", (event) => {
     link.closest("details.menu")?.removeAttribute("open");
     showDialog(link.href);
   }
+  // A download leaves the page, and an open menu on it.
+  event.target.closest("a.menu-item[download]")?.closest("details").removeAttribute("open");
   if (event.target.closest("[data-close]") && event.target.closest("dialog")) {
     event.preventDefault();
     event.target.closest("dialog").close();

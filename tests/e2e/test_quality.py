@@ -65,6 +65,8 @@ def shown(site: Site, browser: Browser) -> Iterator[dict[str, str]]:
         "run": "/t/team/containers/new/?image=quality",
         "logs": "/t/team/containers/quality-runs/logs/",
         "terminal": "/t/team/containers/quality-runs/terminal/",
+        "files": "/t/team/containers/quality-runs/files/?path=/etc",
+        "changes": "/t/team/containers/quality-runs/changes/",
         "inspect": "/t/team/containers/quality-runs/inspect/",
         "settings": "/t/team/containers/quality-runs/settings/",
     }
