@@ -381,8 +381,8 @@ class NetworkManager:
         # The kernel takes its time over these, so others may go on meanwhile. The addresses are
         # the container's until this returns; killed here, it is all still on record.
         if gone:
-            # Counted after its ports were closed: no translated flow to it begins from here on.
-            used = [one.address for one in gone if links.carried(self._veth(one))]
+            # Who never sent anything has no flows, but for those its ports turned to it.
+            used = [one.address for one in gone if closed or links.heard_of(self._veth(one))]
             links.remove(*(self._veth(one) for one in gone))
             if used:
                 conntrack.forget_addresses(used)
