@@ -21,7 +21,7 @@ from engine.api.host_config import read_host, read_ports
 from engine.api.networks import read_endpoint
 from engine.ceiling import Ceiling
 from engine.containers import mounts
-from engine.containers.options import EndpointSettings
+from engine.containers.options import EndpointSettings, HostOptions
 from engine.errors import ContentCorrupt, InvalidInput, NameTaken, NotFound, Unsupported
 from engine.models import Container, Image, Namespace
 from engine.oci import Healthcheck
@@ -145,7 +145,7 @@ def read_request(body: Any, name: str) -> ContainerRequest:
         stop_signal=config.text("StopSignal"),
         stop_timeout=config.number("StopTimeout"),
         healthcheck=_read_healthcheck(config.raw("Healthcheck")),
-        host=read_host(host),
+        host=_read_host(config, host),
         docker={
             "Config": _kept(config),
             "HostConfig": config.raw("HostConfig") or {},
@@ -167,6 +167,12 @@ def _kept(config: Fields) -> dict[str, Any]:
         "NetworkDisabled": config.flag("NetworkDisabled"),
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _read_host(config: Fields, host: Fields) -> HostOptions:
+    """docker-py says the runtime in the Config, which dockerd passes over: here it is heeded."""
+    runtime, found = config.text("Runtime"), read_host(host)
+    return replace(found, runtime=runtime) if runtime and not found.runtime else found
 
 
 def _read_healthcheck(raw: object) -> Healthcheck | None:

@@ -57,6 +57,11 @@ def test_a_plain_run_asks_for_nothing_special() -> None:
     assert request.network == "default"
 
 
+def test_a_runtime_is_heeded_wherever_it_is_said() -> None:
+    assert read_request({**CLI, "Runtime": "runc"}, "web").host.runtime == "runc"
+    assert _request(Runtime="crun").host.runtime == "crun"
+
+
 def test_an_empty_entrypoint_clears_the_images() -> None:
     assert read_request({**CLI, "Entrypoint": [""]}, "").entrypoint == ()
     assert read_request({**CLI, "Entrypoint": "sh"}, "").entrypoint == ("sh",)
