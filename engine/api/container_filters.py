@@ -137,7 +137,7 @@ def read_filters(namespace: Namespace, given: Mapping[str, list[str]]) -> Filter
         since=_one(namespace, given.get("since", ())),
         exited=tuple(_code(value) for value in given.get("exited", ())),
         ports={
-            name: [_port_range(value) for value in given.get(name, ())]
+            name: [_port_range(name, value) for value in given.get(name, ())]
             for name in ("publish", "expose")
         },
     )
@@ -193,8 +193,18 @@ def _code(text: str) -> int:
         raise InvalidInput(f'strconv.Atoi: parsing "{text}": invalid syntax') from error
 
 
-def _port_range(text: str) -> tuple[int, int, str]:
-    """`80`, `80/tcp`, `8000-8080/udp`."""
+def _port_range(name: str, text: str) -> tuple[int, int, str]:
+    """`80`, `80/tcp`, `8000-8080/udp`. Raises InvalidInput in moby's words."""
+    try:
+        return _ports(text)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"error while looking up for {name} {text}: strconv.ParseUint: "
+            f'parsing "{text.partition("/")[0]}": invalid syntax'
+        ) from error
+
+
+def _ports(text: str) -> tuple[int, int, str]:
     numbers, _, protocol = text.partition("/")
     first, dash, last = numbers.partition("-")
     low, kind = split_port(f"{first}/{protocol}" if protocol else first)

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from signal import SIGKILL
 from typing import Concatenate, ParamSpec
@@ -26,6 +27,7 @@ from engine.api.happenings import settled
 from engine.api.host_config import read_limits, read_restart
 from engine.api.operations import ended, ended_or
 from engine.api.words import point
+from engine.containers.checks import check_restart
 from engine.containers.options import Limits
 from engine.containers.settings import ContainerSettings
 from engine.errors import Conflict, InvalidInput, NameTaken, NotFound, WrongState
@@ -241,7 +243,16 @@ async def update(call: Call) -> web.Response:
     if policy is not None and not asked.object("RestartPolicy").text("Name"):
         policy = None
     refuse_unread(asked, "UpdateConfig")
-    before = ContainerSettings.from_json(container.settings).host.limits
+    settings = ContainerSettings.from_json(container.settings)
+    before = settings.host.limits
+    swap = before.memory_swap or 0
+    if limits.memory and not limits.memory_swap and 0 < swap < limits.memory:
+        raise InvalidInput(
+            f"Cannot update container {container.uid}: Memory limit should be smaller than already "
+            "set memoryswap limit, update the memoryswap at the same time"
+        )
+    if policy is not None:
+        check_restart(replace(settings.host, restart=policy), settings.auto_remove)
     await operate(
         container_update,
         call,

@@ -17,7 +17,8 @@ from engine.api.source import sources, stored, written_down
 from engine.containers.attempts import Attempt
 from engine.containers.layout import ContainerDir
 from engine.containers.logs import LogReader
-from engine.errors import InvalidInput
+from engine.containers.settings import ContainerSettings
+from engine.errors import InvalidInput, Unsupported
 from engine.models import Container
 from engine.services.containers import find_container
 from engine.services.orm import orm
@@ -33,6 +34,8 @@ async def logs(call: Call) -> web.StreamResponse:
         raise InvalidInput("Bad parameters: you must choose at least one stream")
     since, until = _time(call, "since"), _time(call, "until")
     container = await orm(find_container, call.namespace, call.path("id"))
+    if ContainerSettings.from_json(container.settings).host.log.driver == "none":
+        raise Unsupported("configured logging driver does not support reading")
     form = Format(
         call.flag("stdout"),
         call.flag("stderr"),

@@ -305,7 +305,7 @@ def _read(body: Fields) -> NetworkRequest:
         gateway=config.text("Gateway"),
         ip_range=config.text("IPRange"),
         reserved=config.mapping("AuxiliaryAddresses"),
-        ipam_options=ipam.mapping("Options"),
+        ipam_options=None if ipam.raw("Options") is None else ipam.mapping("Options"),
         internal=body.flag("Internal"),
         attachable=body.flag("Attachable"),
         labels=body.mapping("Labels"),

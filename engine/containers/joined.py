@@ -112,9 +112,8 @@ def _shm(
         theirs = ContainerDir(config, id).shm
         if not theirs.is_mount():
             raise InvalidInput(
-                f"cannot join IPC of container {id}: non-shareable IPC "
-                "(hint: use IpcMode:shareable for the donor container)",
-                hint="run it with --ipc shareable",
+                f"can't join IPC of container {id}: non-shareable IPC",
+                hint="hint: use IpcMode:shareable for the donor container",
                 field="ipc_mode",
             )
         return Mount(str(theirs), "/dev/shm", options=_BIND)

@@ -39,7 +39,7 @@ class NetworkRequest:
     gateway: str = ""
     ip_range: str = ""
     reserved: Mapping[str, str] = field(default_factory=dict)
-    ipam_options: Mapping[str, str] = field(default_factory=dict)
+    ipam_options: Mapping[str, str] | None = None
     internal: bool = False
     attachable: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -176,5 +176,6 @@ def options_of(request: NetworkRequest, subnet: IPv4Network) -> dict[str, Any]:
     return {
         "driver": dict(request.options),
         "ipam": {name: value for name, value in asked.items() if value},
-        "ipam_options": dict(request.ipam_options),
+        # null and {} are told apart by who asked: docker-py's are the one, the CLI's the other.
+        "ipam_options": None if request.ipam_options is None else dict(request.ipam_options),
     }

@@ -290,7 +290,8 @@ def ipam_config(network: Network) -> dict[str, Any]:
 
 
 def ipam_options(network: Network) -> dict[str, str] | None:
-    return network.options.get("ipam_options") or None
+    found: dict[str, str] | None = network.options.get("ipam_options")
+    return found
 
 
 def mtu(network: Network) -> int:

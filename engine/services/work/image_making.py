@@ -127,6 +127,8 @@ def _layer(
     where there is nothing."""
     content, snapshots = host().content, host().snapshots
     key = f"container-{container.uid}"
+    if not snapshots.exists(key):
+        return None  # it never ran, and nobody asked for its files
     with _standing(container, pause), content.ingest(f"commit-{key}") as ingest:
         writer = LayerWriter(ingest)
         stats = write_layer(
