@@ -153,15 +153,6 @@ def remove(*names: str) -> int:
     return removed
 
 
-def heard_of(name: str) -> bool:
-    """Whether anything came out of the container behind the host's end `name`; of one that is gone
-    nobody knows."""
-    try:
-        return Path("/sys/class/net", name, "statistics/rx_packets").read_text().strip() != "0"
-    except FileNotFoundError:
-        return True
-
-
 def names(prefix: str) -> dict[str, bool]:
     """Every interface whose name begins with `prefix`; the value says whether it is a bridge."""
     with IPRoute() as ip:

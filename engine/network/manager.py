@@ -96,6 +96,8 @@ class NetworkManager:
         makes the interface anew. Raises NetworkFailed, and what `ensure` raises; nothing of it is
         left then.
         """
+        # Those of who had the address before.
+        conntrack.forget_addresses([attachment.address])
         with self._lock() as nft:
             network = attachment.network
             if self._records.network(network.id) != network or not links.exists(network.bridge):
@@ -181,8 +183,11 @@ class NetworkManager:
         self._release(container_id, networks=(), unpublish=True)
 
     def release(self, container_id: str) -> None:
-        """`unpublish` and `detach` of all at once, in half the time: for a container that ended."""
-        self._release(container_id, networks=None, unpublish=True)
+        """`unpublish` and `detach` of all at once, in half the time: for a container that ended.
+
+        Flows it had itself are left: nobody is there, and who next gets its address begins by
+        dropping them (`attach`)."""
+        self._release(container_id, networks=None, unpublish=True, ended=True)
 
     def resolv_conf(self, networks: Sequence[NetworkSpec]) -> str:
         """The text of /etc/resolv.conf for a container in `networks`, after the host's own."""
@@ -361,7 +366,12 @@ class NetworkManager:
         return ruleset.owner_of(nft.output())
 
     def _release(
-        self, container_id: str, *, networks: Collection[str] | None, unpublish: bool
+        self,
+        container_id: str,
+        *,
+        networks: Collection[str] | None,
+        unpublish: bool,
+        ended: bool = False,
     ) -> None:
         """Undo attachments to `networks` (None: all) and, if asked, what is published."""
         with self._lock() as nft:
@@ -381,11 +391,9 @@ class NetworkManager:
         # The kernel takes its time over these, so others may go on meanwhile. The addresses are
         # the container's until this returns; killed here, it is all still on record.
         if gone:
-            # Who never sent anything has no flows, but for those its ports turned to it.
-            used = [one.address for one in gone if closed or links.heard_of(self._veth(one))]
             links.remove(*(self._veth(one) for one in gone))
-            if used:
-                conntrack.forget_addresses(used)
+            if closed or not ended:
+                conntrack.forget_addresses([one.address for one in gone])
         if closed and record.address and record.address not in {one.address for one in gone}:
             conntrack.forget_published(record.address, closed)
         with self._lock():
