@@ -175,7 +175,7 @@ class _Launch:
         command = [
             str(self._conmon._binary),
             *("--api-version", "1", "-c", what.id, "-u", what.id, "-n", what.id),
-            *("-r", str(runtime.binary), "-b", str(what.bundle)),
+            *("-r", str(runtime.program()), "-b", str(what.bundle)),
             *("-p", str(what.exit_dir / "init.pid"), "-P", str(pid_file(what.exit_dir))),
             *("--exit-dir", str(what.exit_dir), "--full-attach", "--log-level", "error"),
             # Docker does not sync a container's log either; a sync at its end costs 10 ms.

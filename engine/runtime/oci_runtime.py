@@ -19,6 +19,7 @@ from typing import Literal
 from engine.errors import EngineError, InvalidInput, RuntimeFailed
 from engine.runtime import cgroups, freezer
 from engine.runtime.processes import wait
+from engine.runtime.sealed import sealed
 
 # Nothing of our own environment reaches a runtime or a conmon.
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC"}
@@ -60,6 +61,10 @@ class OCIRuntime:
     def cgroup(self, id: str) -> str:
         """The path of the container's or step's own cgroup."""
         return f"/{self.cgroup_parent}/{id}"
+
+    def program(self) -> Path:
+        """What to execute for `create` and `exec`, as long as this process lives."""
+        return sealed(self.binary) if self.binary.name == "runc" else self.binary
 
     def arguments(self) -> list[str]:
         """What goes before each command of the runtime."""

@@ -154,7 +154,7 @@ class _Run:
             self._write_config()
             with subprocess.Popen(
                 [
-                    *(str(self.runtime.binary), *self.runtime.arguments()),
+                    *(str(self.runtime.program()), *self.runtime.arguments()),
                     *("--log", str(self.log), "--log-format", "json"),
                     *("run", "--bundle", str(self.bundle), self.name),
                 ],
