@@ -29,15 +29,14 @@ _NUMBERS = {"stdout": 1, "stderr": 2}
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What one client asked for. `details` are a container's log-opts, of which we have none:
-    Docker then still sets a space before each line."""
+    """What one client asked for. `details` go before each line (engine.api.log_details)."""
 
     stdout: bool = True
     stderr: bool = True
     framed: bool = True
     lines: bool = False
     timestamps: bool = False
-    details: bool = False
+    details: bytes = b""
 
     @property
     def plain(self) -> bool:
@@ -100,8 +99,8 @@ def _whole_lines(form: Format, data: bytes) -> tuple[bytes, int] | None:
         lines = _TWO.sub(rb"\1 F \3", data[: taken - 1]).split(b"\n")
         if max(map(len, lines)) >= _TEXT + _MOST_LINE:
             return None
-    heads = _heads((_CLOCK + 2 if form.timestamps else 0) + form.details)
-    gap = b" " if form.details else b""
+    heads = _heads((_CLOCK + 2 if form.timestamps else 0) + len(form.details))
+    gap = form.details
     try:
         if not (form.stdout and form.stderr):
             wanted = _OUT if form.stdout else _ERR
@@ -178,8 +177,7 @@ def _line(form: Format, line: _Open) -> bytes:
         return b""
     out = []
     for time, text in line.messages():
-        if form.details:
-            text = b" " + text
+        text = form.details + text
         if form.timestamps:
             text = time.encode() + b" " + text
         out.append(_framed(form, line.first.stream, text))

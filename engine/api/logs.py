@@ -13,6 +13,7 @@ from engine.api.call import Call, Routes
 from engine.api.conversation import follow
 from engine.api.frames import Format
 from engine.api.hijack import content_type
+from engine.api.log_details import details
 from engine.api.source import sources, stored, written_down
 from engine.containers.attempts import Attempt
 from engine.containers.layout import ContainerDir
@@ -34,7 +35,8 @@ async def logs(call: Call) -> web.StreamResponse:
         raise InvalidInput("Bad parameters: you must choose at least one stream")
     since, until = _time(call, "since"), _time(call, "until")
     container = await orm(find_container, call.namespace, call.path("id"))
-    if ContainerSettings.from_json(container.settings).host.log.driver == "none":
+    settings = ContainerSettings.from_json(container.settings)
+    if settings.host.log.driver == "none":
         raise Unsupported("configured logging driver does not support reading")
     form = Format(
         call.flag("stdout"),
@@ -42,7 +44,7 @@ async def logs(call: Call) -> web.StreamResponse:
         framed=not container.tty,
         lines=True,
         timestamps=call.flag("timestamps"),
-        details=call.flag("details"),
+        details=details(settings) if call.flag("details") else b"",
     )
     directory = ContainerDir(call.config, container.uid)
     if container.is_running and not call.flag("follow"):

@@ -213,9 +213,15 @@ def _check_log(host: HostOptions) -> None:
     known = _LOG_OPTIONS.get(driver)
     if known is None:
         raise InvalidInput(f"logger: no log driver named '{driver}' is registered", field="log")
-    for option in host.log.options:
+    for option, value in host.log.options.items():
         if option not in known:
             raise InvalidInput(f"unknown log opt '{option}' for {driver} log driver", field="log")
+        try:
+            re.compile(value if option.endswith("-regex") else "")
+        except re.error as error:
+            raise InvalidInput(
+                f"the log opt {option} is no regular expression: {value}", field="log"
+            ) from error
     limits_of(host.log)
 
 
