@@ -169,12 +169,6 @@ def exists(name: str) -> bool:
     return _index(name) != 0
 
 
-def host_subnets() -> list[IPv4Network]:
-    """Every subnet this machine has a route to (the default route is none)."""
-    with IPRoute() as ip:
-        return [subnet for subnet, _ in _routes(ip)]
-
-
 def _index(name: str) -> int:
     """0 when there is none. An ioctl: twenty times as fast as asking netlink."""
     try:

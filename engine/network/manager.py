@@ -23,7 +23,7 @@ from pathlib import Path
 
 from engine.config import EngineConfig
 from engine.errors import Conflict, InvalidInput, NetworkFailed
-from engine.network import conntrack, firewall, links, ports, ruleset
+from engine.network import conntrack, firewall, links, ports, routes, ruleset
 from engine.network.names import Names, Starting, resolv_conf
 from engine.network.nft import Nftables
 from engine.network.records import Observed as Observed
@@ -199,7 +199,7 @@ class NetworkManager:
 
     def host_subnets(self) -> list[IPv4Network]:
         """Subnets this machine has routes to: `taken` for addresses.next_subnet."""
-        return links.host_subnets()
+        return routes.host_subnets()
 
     def observe(self) -> Observed:
         """Read what exists; changes nothing."""

@@ -24,7 +24,7 @@ from engine.containers.options import EndpointSettings
 from engine.errors import Forbidden, InvalidInput, NameTaken, NotFound, WrongState
 from engine.events import Kind
 from engine.models import Container, Endpoint, Namespace, Network, Node, Operation
-from engine.network import links
+from engine.network import routes
 from engine.network.addresses import next_subnet
 from engine.network.spec import is_resolvable
 from engine.services import addresses, events, labels, namespaces, network_requests, operations
@@ -78,7 +78,7 @@ def network_create(namespace: Namespace, request: NetworkRequest) -> Network:
         raise InvalidInput("Invalid subnet  : invalid CIDR address: ", field="subnet")
     if wanted is not None:
         Ceiling.load(settings.ENGINE.home / "ceiling.json").check_subnet(wanted)
-    routed = links.host_subnets()
+    routed = routes.host_subnets()
     with transaction.atomic():
         # One at a time on this machine: networks of all namespaces share its addresses.
         Node.objects.select_for_update(no_key=True).get(pk=namespaces.node_local().pk)

@@ -39,7 +39,7 @@ from engine.models import (
     Volume,
     VolumeUse,
 )
-from engine.network import links
+from engine.network import routes
 from engine.network.spec import PortBinding
 from engine.runtime import processes
 from engine.services import containers, images, operations
@@ -381,7 +381,7 @@ def test_the_ceiling_is_asked_again(services_home: EngineConfig, node: Namespace
     ],
 )
 def test_a_network_is_of_this_home(node: Namespace, changes: dict[str, str]) -> None:
-    before = links.host_subnets()
+    before = routes.host_subnets()
     container = created(node)
     network = Network.objects.get(namespace=node)
     Network.objects.filter(pk=network.pk).update(**changes)
@@ -389,7 +389,7 @@ def test_a_network_is_of_this_home(node: Namespace, changes: dict[str, str]) -> 
         address = changes["gateway"][:-1] + "9"
         Endpoint.objects.filter(container=container).update(address=address)
     failed(started(container))
-    assert links.host_subnets() == before
+    assert routes.host_subnets() == before
     Network.objects.filter(pk=network.pk).update(
         bridge=network.bridge, subnet=network.subnet, gateway=network.gateway
     )
