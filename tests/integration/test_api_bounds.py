@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import grp
+import os
 import resource
+import stat
 from contextlib import closing
 from pathlib import Path
 
@@ -92,3 +95,11 @@ def test_a_client_that_does_not_read_its_answer_stops_nobody(running_box_site: B
                 assert more
                 data = data[-5:] + more
     running_box_site.remove_all()
+
+
+def test_the_socket_is_roots_and_a_groups(running_box_site: BoxSite) -> None:
+    found = EngineApi.of(running_box_site).path.stat()
+    groups = {group.gr_name: group.gr_gid for group in grp.getgrall()}
+    wanted = os.environ.get("QUAYSIDE_SOCKET_GROUP") or "docker"
+    assert (found.st_uid, found.st_gid) == (0, groups.get(wanted, 0))
+    assert stat.filemode(found.st_mode) == "srw-rw----"
