@@ -23,7 +23,7 @@ from engine.api.changes import changes, topic
 from engine.api.errors import OperationFailed, kind_of
 from engine.api.failures import in_runcs_words
 from engine.api.fields import Fields
-from engine.api.happenings import settled
+from engine.api.happenings import settled, write_now
 from engine.api.host_config import read_limits, read_restart
 from engine.api.operations import ended, ended_or
 from engine.api.words import point
@@ -81,7 +81,8 @@ async def operate(
 
 @routes.post("/containers/{id}/start")
 async def start(call: Call) -> web.Response:
-    container = await find(call)
+    write_now()  # an attach's event; the start's comes long after it
+    container = await orm(find_container, call.namespace, call.path("id").removeprefix("/"))
     if container.state == State.PAUSED:
         raise Conflict("cannot start a paused container, try unpause instead")
     try:

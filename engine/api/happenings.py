@@ -39,6 +39,11 @@ def happened(container: Container, action: str, **more: str) -> None:
         _writing = asyncio.create_task(_write())
 
 
+def write_now() -> None:
+    """Let what has happened be written without waiting for more of it."""
+    _now.set()
+
+
 async def settled() -> None:
     """Wait until all that has happened is written: before what comes after it by somebody's wish,
     and before events are read."""
