@@ -8,6 +8,7 @@ clean-up to engine.containers.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -198,7 +199,10 @@ class _Launch:
     def _join(self) -> None:
         try:
             cgroups.add(self._conmon._cgroup, self._popen.pid)
-        except FileNotFoundError:
+        except OSError as error:
+            # ENOSPC: another start is making it just now, and a v1 cpuset is born empty.
+            if error.errno not in (errno.ENOENT, errno.ENOSPC):
+                raise
             cgroups.create(self._conmon._cgroup)
             cgroups.add(self._conmon._cgroup, self._popen.pid)
 

@@ -74,6 +74,16 @@ def test_two_of_one_image_are_independent(machine: Machine) -> None:
         assert log_text(machine, id) == b"0\n"
 
 
+def test_a_start_while_another_makes_the_group_of_conmons(machine: Machine) -> None:
+    """A v1 cpuset is born empty, and takes no process until it is filled: ENOSPC."""
+    for top in cgroups.hierarchies().all:
+        for name in ("", "conmon"):
+            top.joinpath(machine.config.cgroup_parent, name).mkdir(exist_ok=True)
+    id = machine.create("exit 4")
+    machine.start(id)
+    assert machine.finish(id).code == 4
+
+
 def test_stop_by_signal_and_by_force(machine: Machine) -> None:
     polite = machine.create(
         "trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 1 & wait; done"
