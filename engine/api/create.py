@@ -23,7 +23,7 @@ from engine.ceiling import Ceiling
 from engine.containers import mounts
 from engine.containers.options import EndpointSettings, HostOptions
 from engine.errors import ContentCorrupt, InvalidInput, NameTaken, NotFound, Unsupported
-from engine.models import Container, Image, Namespace
+from engine.models import Container, Namespace
 from engine.oci import Healthcheck
 from engine.oci.reference import Reference
 from engine.services.containers import ContainerRequest, container_new
@@ -71,12 +71,8 @@ def _check_sources(call: Call, request: ContainerRequest) -> None:
 def _create(
     namespace: Namespace, request: ContainerRequest, platform: str, actor: str
 ) -> Container:
-    try:
-        image = find_image(namespace, request.image)
-    except NotFound as error:
-        raise NotFound(error.message, kind="image", name=_tagged(request.image)) from error
     if platform:
-        _check_platform(image, request.image, platform)
+        _check_platform(namespace, request.image, platform)
     try:
         return container_new(namespace, request, actor)
     except NameTaken as error:
@@ -87,11 +83,21 @@ def _create(
             "be able to reuse that name."
         ) from error
     except NotFound as error:
+        if error.context.get("kind") == "image":
+            raise _no_image(error, request.image) from error
         # A 404 tells the CLI that the image is missing: it would pull it and ask again.
         raise InvalidInput(message_of(error)) from error
 
 
-def _check_platform(image: Image, name: str, platform: str) -> None:
+def _no_image(error: NotFound, name: str) -> NotFound:
+    return NotFound(error.message, kind="image", name=_tagged(name))
+
+
+def _check_platform(namespace: Namespace, name: str, platform: str) -> None:
+    try:
+        image = find_image(namespace, name)
+    except NotFound as error:
+        raise _no_image(error, name) from error
     wanted = platform.split("/")
     os, architecture = wanted[0], wanted[1] if len(wanted) > 1 else ""
     if len(wanted) == 1 and os not in ("linux", "windows"):

@@ -163,7 +163,8 @@ _FIRST = ("EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "MacAddress")
 
 def _network_settings(row: Container) -> JSON:
     networks = networks_shape(row, row.endpoints.select_related("network").order_by("pk"))
-    ports = port_map(row, row.ports.all())
+    # Rows of what is asked for: none where nothing is.
+    ports = port_map(row, row.ports.all() if row.settings.get("ports") else ())
     # The old keys are of the default network alone, as in moby.
     bridge = networks.get("bridge", {})
     first = {key: bridge.get(key, 0 if key == "IPPrefixLen" else "") for key in _FIRST}

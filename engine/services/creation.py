@@ -202,8 +202,11 @@ def _networks(
         return ()
     first = "bridge" if request.network == "default" else request.network
     found: dict[int, tuple[Network, EndpointSettings | None]] = {}
+    known: dict[str, Network] = {}
     for name in (first, *request.endpoints):
-        network = networks.find_network(namespace, "bridge" if name == "default" else name)
+        full = "bridge" if name == "default" else name
+        network = known.get(full) or networks.find_network(namespace, full)
+        known[full] = network
         wishes = request.endpoints.get(name) or found.get(network.pk, (network, None))[1]
         if wishes is not None:
             addresses.check(network, wishes)
