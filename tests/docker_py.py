@@ -26,7 +26,7 @@ from tests.conformance.targets import dockerd_target, given_registry, quayside_t
 
 KNOWN = Path(__file__).parent / "conformance/docker_py.txt"
 DEFAULT_SOCKET = Path("/var/run/docker.sock")
-_LEAST = 245
+_LEAST = 247
 # Of another engine's scope: swarm mode, and plugins from a registry out there.
 _OUT = """
     api_config_test api_plugin_test api_secret_test api_service_test api_swarm_test

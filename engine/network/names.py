@@ -14,7 +14,7 @@ What was learnt from aardvark-dns 1.4.0, and what is done about it here:
   networks too: a container in one of each asks there and finds the names of both.
 - It answers a container with the names of every network that has the container's id in it, and
   anybody at all with the names of the network whose gateway was asked: `ruleset` lets each
-  network ask its own gateway only.
+  network ask its own gateway only. Links (`aliases`) rest on the first.
 - It has no TCP, and daemonises before it has bound: ready is when it answers.
 """
 
@@ -35,6 +35,7 @@ from ipaddress import AddressValueError, IPv4Address
 from pathlib import Path
 
 from engine.errors import NetworkFailed
+from engine.network.aliases import NOWHERE, Linked, zones_of
 from engine.network.records import write_aside
 from engine.network.ruleset import CLOSED_PORTS, OPEN_PORTS
 from engine.network.spec import Attachment, NetworkSpec
@@ -85,6 +86,7 @@ class Names:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._zones = root / "zones"
+        self._links = root / "links"
 
     def put_network(self, network: NetworkSpec) -> None:
         """Idempotent; containers already in the zone stay."""
@@ -94,7 +96,14 @@ class Names:
         self._zone(network).unlink(missing_ok=True)
 
     def put(self, container_id: str, attachment: Attachment) -> None:
+        """What the container is called on a network, and what it calls others there."""
         network = attachment.network
+        linked = Linked(network.id, container_id, attachment.links)
+        if linked.links:
+            self._links.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_aside(self._links / linked.name, linked.text())
+        else:
+            (self._links / linked.name).unlink(missing_ok=True)
         lines = [line for line in self._lines(network) if not _of(line, container_id)]
         if attachment.names:
             names = ",".join(dict.fromkeys(attachment.names))
@@ -103,6 +112,7 @@ class Names:
         self._write(network, lines)
 
     def drop(self, container_id: str, network: NetworkSpec) -> None:
+        (self._links / Linked(network.id, container_id, ()).name).unlink(missing_ok=True)
         lines = self._lines(network)
         kept = [line for line in lines if not _of(line, container_id)]
         if kept != lines:
@@ -138,7 +148,8 @@ class Names:
             env={"AARDVARK_NO_PROXY": "1"} if internal else {},
             start_new_session=True,  # Ctrl-C at our terminal is not meant for it
         )
-        gateways = tuple(IPv4Address(text.split("\n", 1)[0]) for text in zones.values())
+        bound = (text.split("\n", 1)[0] for text in zones.values())
+        gateways = tuple(IPv4Address(address) for address in bound if address != NOWHERE)
         return Starting(port, folder, gateways, launcher)
 
     def pids(self) -> dict[int, int]:
@@ -178,7 +189,8 @@ class Names:
         wanted = _texts(self._zones / ("closed" if internal else "open"))
         if wanted and not internal:
             wanted |= _texts(self._zones / "closed")
-        return wanted
+        linked = [Linked.parse(name, text) for name, text in _texts(self._links).items()]
+        return wanted | zones_of(wanted, linked)
 
     def _has(self, port: int, zones: dict[str, str]) -> bool:
         folder = self._slot(port)

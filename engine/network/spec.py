@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, ip_address
+from itertools import chain
 from typing import Any, Literal, get_args
 
 from engine.errors import InvalidInput
@@ -86,7 +87,8 @@ class Attachment:
     its aliases and its short id, in that order (the first is the answer to a reverse lookup).
     `gateway`: whether the container's default route may lead there; the first one's does. `dns`:
     who is asked for names that are none of the network's, instead of the host's servers.
-    `link_local`: addresses it has besides.
+    `link_local`: addresses it has besides. `links`: (name, alias) of others on the network, whom
+    this container alone may ask for by the alias.
     """
 
     network: NetworkSpec
@@ -97,6 +99,7 @@ class Attachment:
     gateway: bool = True
     dns: tuple[str, ...] = ()
     link_local: tuple[IPv4Address, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         _require(_MAC.fullmatch(self.mac), "mac address", self.mac)
@@ -105,7 +108,7 @@ class Attachment:
             raise InvalidInput(
                 f"address {self.address} cannot be used in {self.network.subnet}", field="address"
             )
-        for name in self.names:
+        for name in (*self.names, *chain.from_iterable(self.links)):
             _require(is_resolvable(name), "name to resolve", name)
         for server in self.dns:
             _require(_is_address(server), "dns server", server)
@@ -120,6 +123,7 @@ class Attachment:
             "gateway": self.gateway,
             "dns": list(self.dns),
             "link_local": [str(address) for address in self.link_local],
+            "links": [list(link) for link in self.links],
         }
 
     @classmethod
@@ -133,6 +137,7 @@ class Attachment:
             names=tuple(data["names"]),
             dns=tuple(data.get("dns", ())),
             link_local=tuple(map(IPv4Address, data.get("link_local", ()))),
+            links=tuple((name, alias) for name, alias in data.get("links", ())),
             gateway=bool(data.get("gateway", True)),
         )
 

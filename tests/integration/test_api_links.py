@@ -71,11 +71,66 @@ def test_a_link_on_the_default_network(api: EngineApi) -> None:
     assert "THE_DB" not in str(shown(api, "source")["Config"]["Env"])
     assert api.post("/containers/target/restart?t=0").status == 204
     assert line in said(api, "source", "cat /etc/hosts")
+    moved(api, "target", address)
+    address = shown(api, "target")["NetworkSettings"]["IPAddress"]
+    assert f"{address}\tthe-db {target[:12]} target\n" in said(api, "source", "cat /etc/hosts")
     assert api.call("DELETE", "/containers/source/nope?link=1").status == 404
     assert api.call("DELETE", "/containers/source/the-db?link=1").status == 204
     assert "the-db" not in said(api, "source", "cat /etc/hosts")
     assert shown(api, "source")["HostConfig"]["Links"] is None
     assert shown(api, "source")["State"]["Running"] is True
+
+
+def moved(api: EngineApi, name: str, address: str, **more: Any) -> None:
+    """The container runs again, at another address than this, which it had."""
+    assert api.post(f"/containers/{name}/stop?t=0").status == 204
+    create(api, f"instead-of-{name}", **more)
+    start(api, f"instead-of-{name}")
+    start(api, name)
+    assert address_of(api, f"instead-of-{name}") == address != address_of(api, name)
+
+
+def address_of(api: EngineApi, name: str) -> str:
+    (endpoint,) = shown(api, name)["NetworkSettings"]["Networks"].values()
+    return str(endpoint["IPAddress"])
+
+
+def found(api: EngineApi, name: str, asked: str) -> str:
+    """The address that nslookup inside a container names; "" where there is none."""
+    text = said(api, name, f"nslookup {asked} 2>&1")
+    lines = [line for line in text.split(asked, 1)[-1].splitlines() if "Address" in line]
+    return lines[0].split(":", 1)[1].split()[0] if lines else ""
+
+
+def test_the_alias_of_a_link_is_a_name_for_who_has_it(api: EngineApi) -> None:
+    assert api.post("/networks/create", {"Name": "linked"}).status == 201
+    own = {"HostConfig": {"NetworkMode": "linked"}}
+    wishes = {"Links": ["target:db"]}
+    create(api, "source", NetworkingConfig={"EndpointsConfig": {"linked": wishes}}, **own)
+    target = create(api, "target", **own)
+    create(api, "other", **own)
+    for name in ("source", "other"):
+        start(api, name)
+    assert found(api, "source", "db") == ""
+    start(api, "target")
+    address = address_of(api, "target")
+    assert found(api, "source", "db") == found(api, "source", "target") == address
+    assert found(api, "other", "target") == address
+    assert found(api, "other", "db") == ""
+    moved(api, "target", address, **own)
+    assert found(api, "source", "db") == address_of(api, "target")
+    # Of one that comes later, by a whole id; gone with its end, and the target's.
+    body = {"Container": "other", "EndpointConfig": {"Links": [f"{target}:store"]}}
+    assert api.post("/networks/linked/disconnect", {"Container": "other"}).status == 200
+    assert api.post("/networks/linked/connect", body).status == 200
+    assert found(api, "other", "store") == address_of(api, "target")
+    assert found(api, "source", "store") == ""
+    assert api.post("/networks/linked/disconnect", {"Container": "source"}).status == 200
+    assert api.post("/networks/linked/connect", {"Container": "source"}).status == 200
+    assert found(api, "source", "target") == address_of(api, "target")
+    assert found(api, "source", "db") == ""
+    assert api.post("/containers/target/stop?t=0").status == 204
+    assert found(api, "other", "store") == ""
 
 
 def test_an_endpoint_has_links_further_addresses_and_driver_options(api: EngineApi) -> None:

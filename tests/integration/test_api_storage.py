@@ -102,6 +102,8 @@ def test_networks(api: EngineApi, box_site: BoxSite) -> None:
     assert api.get(f"/networks/{uid[:12]}").json == shape
     for body, status, message in (
         ({"Name": "own"}, 409, "network with name own already exists"),
+        ({"Name": "own", "CheckDuplicate": False}, 409, "network with name own already exists"),
+        ({"Name": "own", "CheckDuplicate": True}, 409, "network with name own already exists"),
         ({"Name": "host"}, 403, "operation is not permitted on predefined host network "),
         ({"Name": "x", "Driver": "foo"}, 404, 'plugin "foo" not found'),
         ({"Name": "x", "IPAM": {"Config": [config]}}, 403,

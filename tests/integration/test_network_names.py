@@ -126,6 +126,67 @@ def test_a_container_that_is_gone_resolves_no_more(home: Home) -> None:
     assert asking.peer.inside(lambda: query(gateway(asking), "web")) == "unknown"
 
 
+def test_a_link_is_known_to_who_made_it_and_follows(home: Home) -> None:
+    """Each time with another address; every name is answered once."""
+    network, elsewhere = home.network("one"), home.network("two")
+    inner = home.network("inner", internal=True)
+    source, other = home.container("source", network, inner), home.container("other", network)
+    mine = source.attachments[0]
+    links = (("target", "db"), ("target", "other"), ("nobody", "x"), ("source", "me"))
+    home.manager.attach(replace(mine, links=links), source.id, source.peer.pid)
+    servers = home.manager.observe().name_servers
+
+    def ask(container: Container, name: str, kind: int = A) -> str:
+        return container.peer.inside(lambda: query(gateway(container), name, kind))
+
+    assert [ask(source, name) for name in ("db", "x", "me")] == ["unknown"] * 3
+    for _ in range(2):
+        target = home.container("target", network, elsewhere)
+        for name in ("db", "DB", "target"):
+            assert ask(source, name) == target.address
+            assert ask(source, name, AAAA) == "nothing"
+            assert counted(source, name) == 1
+        # Who has the name already keeps it, for all.
+        assert ask(source, "other") == ask(target, "other") == other.address
+        assert counted(source, "other") == counted(target, "other") == 1
+        assert ask(other, "db") == "unknown"
+        before = home.manager.observe().name_servers
+        home.manager.ensure(network)
+        assert home.manager.observe().name_servers == before != servers
+        for pid in before:
+            os.kill(pid, signal.SIGKILL)
+        changed = home.manager.repair({one.id for one in (source, other, target)})
+        assert all("name server started" in text for text in changed) and changed
+        assert ask(source, "db") == target.address
+        home.manager.detach(target.id)
+        assert ask(source, "db") == "unknown"
+    target = home.container("target", network)
+    home.manager.attach(mine, source.id, source.peer.pid)
+    assert ask(source, "db") == "unknown"
+    home.manager.attach(replace(mine, links=links), source.id, source.peer.pid)
+    assert ask(source, "db") == target.address
+    home.manager.detach(source.id, network.id)
+    assert ask(target, "db") == "unknown"
+    home.manager.attach(replace(mine, links=links), source.id, source.peer.pid)
+    home.manager.repair({target.id, other.id})  # the source ended unseen
+    assert ask(target, "db") == "unknown"
+    assert not list((home.config.network_dir / "names/links").iterdir())
+
+
+def counted(container: Container, name: str) -> int:
+    """How many addresses a name has, of what the container is told."""
+    labels = b"".join(bytes([len(part)]) + part.encode() for part in name.split("."))
+
+    def ask() -> int:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.settimeout(2)
+            client.connect((gateway(container), 53))
+            client.send(b"\x12\x34\1\0\0\1" + bytes(6) + labels + b"\0\0\1\0\1")
+            return int.from_bytes(client.recv(512)[6:8], "big")
+
+    return container.peer.inside(ask)
+
+
 def test_no_query_is_lost_while_containers_come_and_go(home: Home) -> None:
     """New sockets, and one that stays as nginx's resolver does."""
     network = home.network()

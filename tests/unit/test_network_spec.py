@@ -18,6 +18,7 @@ ATTACHMENT = Attachment(
     "02:42:0a:40:00:02",
     names=("web", "web.alias", "0123456789ab"),
     link_local=(IPv4Address("169.254.8.8"),),
+    links=(("other", "db"),),
 )
 
 

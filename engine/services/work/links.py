@@ -1,21 +1,26 @@
-"""What a linked container is told of the others: lines of its /etc/hosts, and variables.
+"""What a linked container is told of the others: lines of its /etc/hosts, variables, and names.
 
 A link on the default network (`--link`) wants its target to run at the start, and gives moby's old
 variables as well. One on a network of one's own is an alias for whoever comes by the name, sooner
-or later: it follows when such a one starts or connects. Either is seen by the linking container
-alone. A container keeps its addresses while it is on a network, so a restart changes no line.
+or later: it follows when such a one starts or connects, and the network's resolver knows it too
+(engine.network.aliases, which follows by itself). Either is seen by the linking container alone,
+and told anew when a target starts again, for it may have another address then.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import replace
+
+from django.db.models import Q
 
 from engine.containers.layout import ContainerDir
 from engine.containers.settings import ContainerSettings
 from engine.errors import QuaysideError, WrongState
 from engine.models import Container, Network
+from engine.network.spec import is_resolvable
 from engine.services import addresses, links, networks
 from engine.services.work.host import host
 
@@ -23,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Of the target's variables those that say nothing to others (moby links.ToEnv).
 _OWN = ("HOME", "PATH")
+_UID = re.compile(r"[0-9a-f]{64}")
 
 
 def check(container: Container) -> None:
@@ -72,9 +78,10 @@ def follow(target: Container) -> None:
     locks: the caller holds none."""
     on = list(target.endpoints.values_list("network", flat=True))
     rows = Container.objects.filter(
+        Q(settings__endpoints__icontains='"links"')
+        | Q(settings__host__links__icontains=target.uid),
         namespace_id=target.namespace_id,
         endpoints__network__in=on,
-        settings__endpoints__icontains='"links"',
     ).exclude(pk=target.pk)
     for row in rows.running().distinct():
         try:
@@ -84,6 +91,15 @@ def follow(target: Container) -> None:
                     refresh(fresh)
         except QuaysideError as error:  # the target runs all the same
             logger.warning("links of %s: %s", row.name, error)
+
+
+def asked_by_name(container: Container, network: Network) -> tuple[tuple[str, str], ...]:
+    """(name, alias) of its links on a network as the resolver there is told of them, less those
+    that no resolver can be asked for."""
+    pairs = map(links.parse, addresses.wishes_of(container, network).get("links", ()))
+    # A whole id, which the command line may send, is no label; its first 12 are a name there.
+    short = ((name[:12] if _UID.fullmatch(name) else name, alias) for name, alias in pairs)
+    return tuple(pair for pair in short if all(map(is_resolvable, pair)))
 
 
 def _aliases(container: Container) -> Iterator[str]:

@@ -212,6 +212,7 @@ def _attachment(
         link_local=tuple(
             map(IPv4Address, addresses.wishes_of(container, endpoint.network).get("link_local", ()))
         ),
+        links=links.asked_by_name(container, endpoint.network),
     )
 
 
