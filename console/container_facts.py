@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from django.utils import timezone
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, ngettext, pgettext
 
 from console.forms.options import RESTARTS
 from engine.containers.health import Probe
-from engine.containers.options import Device, HostOptions, Limits, RestartPolicy
+from engine.containers.options import Device, HostOptions, Limits, RestartPolicy, Throttle
 from engine.containers.security import security
 from engine.containers.settings import ContainerSettings
 from engine.models import Container
@@ -138,11 +138,26 @@ def _limits(host: HostOptions) -> Iterator[Fact]:
             gettext("Share of the disk"),
             (gettext("%(n)s, where 500 is usual") % {"n": limits.blkio_weight},),
         )
+    yield from _fact(gettext("Reads and writes of devices"), *map(_throttle, host.throttles))
     if limits.pids and limits.pids > 0:
         yield Fact(gettext("Processes"), (str(limits.pids),))
     if host.shm_size not in (0, _SHM):
         yield Fact(gettext("Shared memory (/dev/shm)"), (binary(host.shm_size),))
     yield from _fact(gettext("Ulimits"), *map(_ulimit, host.ulimits))
+
+
+def _throttle(one: Throttle) -> str:
+    device = {"device": one.path, "n": one.value}
+    if one.kind == "weight":
+        return gettext("%(device)s: share %(n)s, where 500 is usual") % device
+    if one.kind == "read_iops":
+        return gettext("%(device)s: at most %(n)s reads a second") % device
+    if one.kind == "write_iops":
+        return gettext("%(device)s: at most %(n)s writes a second") % device
+    rate = {"device": one.path, "size": binary(one.value)}
+    if one.kind == "read_bps":
+        return gettext("%(device)s: reads %(size)s a second at most") % rate
+    return gettext("%(device)s: writes %(size)s a second at most") % rate
 
 
 def _swap(limits: Limits) -> Iterator[Fact]:
@@ -214,8 +229,8 @@ def _status(container: Container) -> str:
     health = container.health or {}
     words = {
         "starting": gettext("not checked yet"),
-        "healthy": gettext("healthy"),
-        "unhealthy": gettext("unhealthy"),
+        "healthy": pgettext("health", "healthy"),
+        "unhealthy": pgettext("health", "unhealthy"),
     }
     word = words.get(health.get("status", ""), "")
     streak = int(health.get("failing_streak", 0))

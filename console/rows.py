@@ -124,12 +124,19 @@ def _container_row(
         image_name=row.image_name,
         base=f"/t/{team}/containers/{row.name}/",
         state=states.of_container(row, kind),
-        moment=row.started_at if row.is_running else row.finished_at or row.created_at,
+        moment=_moment(row),
         ports=tuple(port_chip(port, row.is_running, host) for port in ports),
         pending=kind is not None,
         doing=kind or "",
         problem=explain(row.error).text if row.error and not row.is_running else _unhealthy(row),
     )
+
+
+def _moment(row: Container) -> datetime | None:
+    """Since when its state is so; of one that waits to be started, the state itself says when."""
+    if row.state == Container.State.RESTARTING:
+        return None
+    return row.started_at if row.is_running else row.finished_at or row.created_at
 
 
 def _unhealthy(row: Container) -> str:

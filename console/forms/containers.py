@@ -81,6 +81,7 @@ def _words(text: str) -> tuple[str, ...]:
 
 class RunForm(LimitsForm):
     names = {
+        **LimitsForm.names,
         "host_port": "ports",
         "container_port": "ports",
         "invalid-reference": "image",

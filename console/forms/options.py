@@ -51,14 +51,30 @@ def size_text(value: int | None) -> str:
     return str(value)
 
 
+class SwapField(SizeField):
+    """As SizeField, and -1 for no limit."""
+
+    def clean(self, value: Any) -> int | None:
+        return -1 if str(value or "").strip() == "-1" else super().clean(value)
+
+
 class LimitsForm(Form):
     """Shared by the run form and the settings tab. Empty is no limit."""
+
+    # The engine's own field of a reservation, which the form does not have.
+    names = {"memory_reservation": "memory"}
 
     memory = SizeField(
         label=_("Memory"),
         required=False,
         help_text=_("Like 512m or 2g. It is ended when it needs more."),
         widget=forms.TextInput(attrs=mono(placeholder="512m")),
+    )
+    memory_swap = SwapField(
+        label=_("Memory and swap together"),
+        required=False,
+        help_text=_("-1 is swap without a limit. Empty: twice the memory."),
+        widget=forms.TextInput(attrs=mono(placeholder="1g")),
     )
     cpus = forms.DecimalField(
         label=_("Processors"),
@@ -78,55 +94,6 @@ class LimitsForm(Form):
     restart = forms.ChoiceField(
         label=_("Start again by itself"), choices=RESTARTS, required=False, initial="no"
     )
-
-    def limits(self, before: Limits | None = None) -> Limits:
-        """`before`, with what this form asks for in its place."""
-        data, found = self.cleaned_data, before or Limits()
-        memory = data["memory"]
-        cpus = int(data["cpus"] * _BILLION) if data["cpus"] else None
-        if memory != found.memory:
-            found = replace(found, memory=memory, memory_swap=2 * memory if memory else None)
-        if cpus != found.nano_cpus:
-            found = replace(found, nano_cpus=cpus)
-        if data["pids"] != found.pids:
-            found = replace(found, pids=data["pids"])
-        return found
-
-    def restart_policy(self, before: RestartPolicy | None = None) -> RestartPolicy:
-        """`before` with its number of tries, where its name stays."""
-        found = RestartPolicy(self.cleaned_data["restart"] or "no")
-        return before if before is not None and before.name == found.name else found
-
-    @staticmethod
-    def initial_of(limits: Limits, restart: RestartPolicy) -> dict[str, Any]:
-        cpus = Decimal(limits.nano_cpus) / _BILLION if limits.nano_cpus else None
-        return {
-            "memory": size_text(limits.memory),
-            "cpus": cpus.normalize() if cpus is not None else None,
-            "pids": limits.pids if (limits.pids or 0) > 0 else None,
-            "restart": restart.name,
-        }
-
-
-class SwapField(SizeField):
-    """As SizeField, and -1 for no limit."""
-
-    def clean(self, value: Any) -> int | None:
-        return -1 if str(value or "").strip() == "-1" else super().clean(value)
-
-
-class ChangeLimitsForm(LimitsForm):
-    """The settings tab's: with what only a container there is has reason to ask for."""
-
-    # The engine's own field of a reservation, which the form does not have.
-    names = {"memory_reservation": "memory"}
-
-    memory_swap = SwapField(
-        label=_("Memory and swap together"),
-        required=False,
-        help_text=_("-1 is swap without a limit. Empty: twice the memory."),
-        widget=forms.TextInput(attrs=mono(placeholder="1g")),
-    )
     retries = forms.IntegerField(
         label=_("Tries at most"),
         required=False,
@@ -142,24 +109,34 @@ class ChangeLimitsForm(LimitsForm):
         return data
 
     def limits(self, before: Limits | None = None) -> Limits:
-        found = super().limits(before)
-        swap = self.cleaned_data["memory_swap"]
-        if swap is not None:
-            return replace(found, memory_swap=swap)
-        twice = 2 * found.memory if found.memory else None
-        return found if found.memory_swap is None else replace(found, memory_swap=twice)
+        """`before`, with what this form asks for in its place."""
+        data, found = self.cleaned_data, before or Limits()
+        memory, swap = data["memory"], data["memory_swap"]
+        if swap is None and memory and (memory != found.memory or found.memory_swap is not None):
+            swap = 2 * memory
+        return replace(
+            found,
+            memory=memory,
+            memory_swap=swap,
+            nano_cpus=int(data["cpus"] * _BILLION) if data["cpus"] else None,
+            pids=data["pids"],
+        )
 
-    def restart_policy(self, before: RestartPolicy | None = None) -> RestartPolicy:
+    def restart_policy(self) -> RestartPolicy:
         data = self.cleaned_data
         return RestartPolicy(data["restart"] or "no", data["retries"] or 0)
 
     @staticmethod
     def initial_of(limits: Limits, restart: RestartPolicy) -> dict[str, Any]:
+        cpus = Decimal(limits.nano_cpus) / _BILLION if limits.nano_cpus else None
         swap = limits.memory_swap
         usual = not swap or swap == 2 * (limits.memory or 0)
         return {
-            **LimitsForm.initial_of(limits, restart),
+            "memory": size_text(limits.memory),
             "memory_swap": "" if usual else "-1" if swap == -1 else size_text(swap),
+            "cpus": cpus.normalize() if cpus is not None else None,
+            "pids": limits.pids if (limits.pids or 0) > 0 else None,
+            "restart": restart.name,
             "retries": restart.max_retries or None,
         }
 

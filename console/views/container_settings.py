@@ -16,7 +16,7 @@ from django.urls import reverse
 from console.container_facts import settings_of
 from console.container_places import joinable, joined, network_words
 from console.forms.containers import RenameForm
-from console.forms.options import ChangeLimitsForm
+from console.forms.options import LimitsForm
 from console.forms.storage import JoinForm
 from console.messages import Explanation, explain
 from console.permissions import Permission
@@ -62,7 +62,7 @@ def container_limits(request: TeamRequest, name: str) -> HttpResponse:
     container = container_of(request, name)
     if request.method != "POST":
         return HttpResponseRedirect(_address(request, container))
-    form = ChangeLimitsForm(request.POST)
+    form = LimitsForm(request.POST)
     if form.is_valid():
         before = _wanted(container).host
         try:
@@ -70,7 +70,7 @@ def container_limits(request: TeamRequest, name: str) -> HttpResponse:
                 container,
                 actor_of(request),
                 limits=form.limits(before.limits),
-                restart=form.restart_policy(before.restart),
+                restart=form.restart_policy(),
             )
         except QuaysideError as error:
             form.refuse(error)
@@ -100,14 +100,12 @@ def _page(
     request: TeamRequest,
     container: Container,
     form: RenameForm,
-    limits: ChangeLimitsForm | None,
+    limits: LimitsForm | None,
 ) -> HttpResponse:
     settings = settings_of(container)
     if limits is None:
         wanted = _wanted(container).host
-        limits = ChangeLimitsForm(
-            initial=ChangeLimitsForm.initial_of(wanted.limits, wanted.restart)
-        )
+        limits = LimitsForm(initial=LimitsForm.initial_of(wanted.limits, wanted.restart))
     last = _last(container)
     failed = last is not None and last.state == Operation.State.FAILED
     extra = {

@@ -222,14 +222,16 @@ def page_context(request: TeamRequest, image: Image, tab: str) -> dict[str, Any]
     tags = list(image.tags.all())
     names = names_of(tags)
     used_by = image.containers.order_by("-created_at")
+    users, count = list(used_by[:4]), used_by.count()
     return {
         "image": image,
         "base": f"/t/{request.team.slug}/images/i/{image.short_id}/",
         "tags": tags,
         "title": names[0] if names else image.short_id,
         "run_name": names[0] if names else image.short_id,
-        "users": list(used_by[:4]),
-        "users_count": used_by.count(),
+        "users": users,
+        "users_count": count,
+        "users_more": count - len(users),
         "build": image.builds.order_by("-number").first(),
         "tab": tab,
     }

@@ -12,9 +12,10 @@ const PLAIN = new RegExp("^[\\w@%+=:,./-]+$");
 
 const OPTIONS = [
   ["memory", "-m"],
+  ["memory_swap", "--memory-swap"],
   ["cpus", "--cpus"],
   ["pids", "--pids-limit"],
-  ["restart", "--restart"],
+  ["restart", "--restart", "retries"],
   ["network", "--network"],
 ];
 const DEFAULTS = { restart: "no", network: "bridge" };
@@ -51,8 +52,10 @@ function command() {
   }
   if (value("working_dir")) words.push("-w", quoted(value("working_dir")));
   if (value("user")) words.push("-u", quoted(value("user")));
-  for (const [name, flag] of OPTIONS) {
-    if (value(name) && value(name) !== DEFAULTS[name]) words.push(flag, quoted(value(name)));
+  for (const [name, flag, more] of OPTIONS) {
+    const end = more && value(more) ? `:${value(more)}` : "";
+    const said = value(name) === (DEFAULTS[name] ?? "") ? "" : `${value(name)}${end}`;
+    if (said) words.push(flag, quoted(said));
   }
   for (const [name, flag, split] of LISTS) {
     for (const entry of value(name).split(split)) {

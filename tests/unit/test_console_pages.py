@@ -198,6 +198,10 @@ def test_run_with_limits_volumes_and_rights(site: Site) -> None:
     ]
     assert host.security_opt == ("no-new-privileges",) and settings.labels == {"a": "b"}
     assert settings.networks == ()
+    run(site, name="db", memory="64m", memory_swap="96m", restart="on-failure", retries="3")
+    host = ContainerSettings.from_json(Container.objects.get(name="db").settings).host
+    assert host.limits == Limits(memory=64 << 20, memory_swap=96 << 20)
+    assert (host.restart.name, host.restart.max_retries) == ("on-failure", 3)
 
 
 def test_limits_are_changed_on_the_settings_tab(site: Site) -> None:
@@ -294,6 +298,8 @@ def test_shells_of_one_container_are_told_apart(site: Site) -> None:
         ({"host_port": "70000", "container_port": "80", "protocol": "tcp"}, "are no ports"),
         ({"memory": "lots"}, "is no size"),
         ({"memory": "1m"}, "Less than 6 MB"),
+        ({"memory": "64m", "memory_swap": "32m"}, "cannot be less than the memory"),
+        ({"restart": "always", "retries": "3"}, "counts its tries"),
         ({"cap_add": "SYS_ADMIN"}, "SYS_ADMIN may not be added"),
         ({"cap_add": "nonsense"}, "There is no capability"),
         ({"volumes": "data"}, "is no volume"),

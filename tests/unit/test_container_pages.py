@@ -19,6 +19,7 @@ from engine.containers.options import (
     LogConfig,
     Mount,
     RestartPolicy,
+    Throttle,
     Ulimit,
 )
 from engine.containers.settings import ContainerSettings
@@ -164,6 +165,13 @@ EVERYTHING = HostOptions(
     group_add=("audio",),
     devices=(Device("/dev/fuse", "/dev/fuse", "rw"),),
     device_rules=("c 7:* rmw",),
+    throttles=(
+        Throttle("read_bps", "/dev/sda", 3 * MIB),
+        Throttle("write_bps", "/dev/sda", 1 * MIB),
+        Throttle("read_iops", "/dev/sda", 120),
+        Throttle("write_iops", "/dev/sda", 60),
+        Throttle("weight", "/dev/sda", 200),
+    ),
     sysctls={"net.ipv4.ip_forward": "1"},
     extra_hosts=("db:10.0.0.9",),
     dns=("9.9.9.9",),
@@ -198,6 +206,8 @@ def test_everything_it_was_made_with_is_told_in_plain_words(site: Site) -> None:
             *("Memory 512 MiB", "Swap none", "96 MiB", "Swappiness 10", "it waits"),
             *("Processors 1.5", "2048, where 1024 is usual", "0-1", "300, where 500 is usual"),
             *("Processes 77", "128 MiB", "nofile 1024, at most 2048", "core unlimited"),
+            *("reads 3 MiB a second at most", "writes 1 MiB a second", "at most 120 reads a"),
+            *("at most 60 writes a second", "/dev/sda: share 200"),
         ),
         "facts-rights": (
             *("Privileged", "NET_ADMIN", "CHOWN", "no new privileges", "seccomp=unconfined"),
