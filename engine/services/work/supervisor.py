@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # A clean-up may wait for the network's lock while reconcile looks; others are recorded meanwhile.
 _RECORDERS = 16
+# Most of what fails was in the middle of going away; the next reconcile is up to a minute off.
+_TRIES = 2
 # An exit is small work that somebody waits for: it goes before builds on a busy machine.
 _NICE = -10
 _T = TypeVar("_T")
@@ -182,12 +184,14 @@ class Supervisor(threading.Thread):
         self._recorders.submit(self._write_down, uid, generation)
 
     def _write_down(self, uid: str, generation: int) -> None:
-        try:
-            self._record(uid, generation)
-        except Exception:  # one exit that cannot be recorded must not end the recorder
-            logger.exception("recording the exit of %s failed; reconcile tries again", uid[:12])
-        finally:
-            close_old_connections()
+        for _ in range(_TRIES):
+            try:
+                self._record(uid, generation)
+                break
+            except Exception:  # one exit that cannot be recorded must not end the recorder
+                logger.exception("recording the exit of %s failed; reconcile tries again", uid[:12])
+            finally:
+                close_old_connections()
         self._told(uid)
 
 
