@@ -5,6 +5,7 @@ Operations run in this process, as the worker would run them; the supervisor is 
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from urllib.request import urlopen
@@ -21,6 +22,7 @@ from engine.images.leases import Leases
 from engine.models import BuildCacheEntry, Container, Namespace, Operation, Upload
 from engine.network.spec import PortBinding
 from engine.services import builds, containers, images
+from engine.services.image_transfers import image_load, incoming_new
 from engine.services.uploads import upload_path
 from engine.services.work.garbage import _referenced
 from engine.services.work.host import host
@@ -192,6 +194,38 @@ def test_tidying_leaves_what_a_build_waits_for(namespace: Namespace) -> None:
     done(operation)
     build.refresh_from_db()
     assert build.state == "done", build.error
+
+
+def test_tidying_drops_what_nobody_fetched_any_more(namespace: Namespace) -> None:
+    """What a killed process was receiving; fresh files and what an operation waits for stay."""
+    home = settings.ENGINE.home
+    waiting, operation = _incoming(namespace)
+    old, fresh = (incoming_new()[1] for _ in range(2))
+    half, going = (home / "uploads" / name for name in (".api-half", ".api-going"))
+    files = (waiting, old, fresh, half, going)
+    for path in files:
+        path.write_bytes(b"x")
+    ago = (timezone.now() - timedelta(days=2)).timestamp()
+    for path in (waiting, old, half):
+        os.utime(path, (ago, ago))
+    try:
+        dropped = tidy()
+        assert [path.exists() for path in files] == [True, False, True, False, True]
+        assert f"an incoming file nobody waits for dropped: {old.name}" in dropped
+        assert "half an upload dropped: .api-half" in dropped
+        Operation.objects.filter(pk=operation.pk).update(state=Operation.State.FAILED)
+        tidy()
+        assert not waiting.exists() and fresh.exists()
+    finally:
+        for path in files:
+            path.unlink(missing_ok=True)
+        Operation.objects.filter(pk=operation.pk).delete()
+
+
+def _incoming(namespace: Namespace) -> tuple[Path, Operation]:
+    """A file that came with a request, and the operation that will read it."""
+    key, path = incoming_new()
+    return path, image_load(namespace, key, ACTOR)
 
 
 def test_what_a_build_stands_on_is_not_collected(node: Namespace) -> None:
