@@ -75,8 +75,11 @@ def _prefix(network: Network | None) -> int:
     return IPv4Network(network.subnet).prefixlen if network else 0
 
 
-def networks_shape(container: Container, endpoints: Iterable[Endpoint]) -> JSON:
-    """By network's name; `none` and `host` have an entry too, a shared namespace none."""
+def networks_shape(
+    container: Container, endpoints: Iterable[Endpoint], *, in_list: bool = False
+) -> JSON:
+    """By network's name; `none` and `host` have an entry too, a shared namespace none. A list
+    leaves out the names a resolver knows, as moby's does (container/view.go)."""
     mode = str(container.settings.get("network_mode", ""))
     running = container.is_running
     if mode in BUILTIN:
@@ -90,7 +93,7 @@ def networks_shape(container: Container, endpoints: Iterable[Endpoint]) -> JSON:
             endpoint,
             endpoint.network,
             running,
-            names_of(container, endpoint),
+            () if in_list else names_of(container, endpoint),
             # As moby's until 1.44: compose looks for it.
             () if is_default(endpoint.network) else (container.short_id,),
             wishes_of(container, endpoint.network),
