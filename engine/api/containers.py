@@ -20,7 +20,7 @@ from engine.api import sizes
 from engine.api.binds import refuse_unread
 from engine.api.call import Call, Routes, reply
 from engine.api.changes import changes, topic
-from engine.api.errors import OperationFailed, kind_of
+from engine.api.errors import OperationFailed, QueueAway, kind_of
 from engine.api.failures import in_runcs_words
 from engine.api.fields import Fields
 from engine.api.happenings import settled, write_now
@@ -42,6 +42,7 @@ from engine.services.containers import (
     container_rename,
     container_restart,
     container_start,
+    container_starting,
     container_stop,
     container_unpause,
     container_update,
@@ -95,18 +96,34 @@ async def start(call: Call) -> web.Response:
 
 
 async def _started(container: Container, operation: Operation, actor: str) -> None:
+    try:
+        await _runs(container, operation)
+    except OperationFailed as error:
+        if container.settings.get("auto_remove"):
+            await _remove_after(container, actor)
+        raise in_runcs_words(error) from error
+
+
+async def _runs(container: Container, start: Operation) -> None:
+    """Until it runs, which is a moment before the operation has ended. Raises as `ended`."""
     before = container.started_at
 
     def runs() -> bool:
         return Container.objects.filter(pk=container.pk).exclude(started_at=before).exists()
 
-    try:
-        # It runs a moment before the operation has ended.
-        await ended_or(operation, runs, topic(Kind.CONTAINER, container.pk))
-    except OperationFailed as error:
-        if container.settings.get("auto_remove"):
-            await _remove_after(container, actor)
-        raise in_runcs_words(error) from error
+    await ended_or(start, runs, topic(Kind.CONTAINER, container.pk))
+
+
+async def _find_begun(call: Call) -> Container:
+    """As `find`, behind a start that is on its way, as moby's lock of the container has it: the
+    program may have said something before its row says that it runs, and who heard it signals."""
+    container = await find(call)
+    start = None if container.is_up else await orm(container_starting, container)
+    if start is None:
+        return container
+    with suppress(OperationFailed, QueueAway):  # then it does not run
+        await _runs(container, start)
+    return await find(call)
 
 
 def _first_size(container: Container) -> tuple[int, int] | None:
@@ -130,7 +147,7 @@ async def _remove_after(container: Container, actor: str) -> None:
 
 @routes.post("/containers/{id}/stop")
 async def stop(call: Call) -> web.Response:
-    container = await find(call)
+    container = await _find_begun(call)
     signal = _signal(call)
     try:
         await operate(container_stop, call, container, call.number("t"), signal)
@@ -162,7 +179,7 @@ async def kill(call: Call) -> web.Response:
     name = call.path("id")
     signal = _signal(call) or "SIGKILL"
     try:
-        container = await find(call)
+        container = await _find_begun(call)
     except NotFound as error:
         raise NotFound(f"Cannot kill container: {name}: No such container: {name}") from error
     try:

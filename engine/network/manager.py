@@ -12,6 +12,7 @@ Never call from a thread that runs an event loop: pyroute2 runs its own.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -387,7 +388,7 @@ class NetworkManager:
             for one in gone:
                 self._names.drop(container_id, one.network)
             if gone:
-                self._turn(nft, self._start_names(nft))
+                self._forget_names(nft, container_id)
         # The kernel takes its time over these, so others may go on meanwhile. The addresses are
         # the container's until this returns; killed here, it is all still on record.
         if gone:
@@ -401,6 +402,15 @@ class NetworkManager:
             attachments = tuple(one for one in record.attachments if one not in gone)
             ports_left = tuple(port for port in record.ports if port not in closed)
             self._records.put_container(replace(record, attachments=attachments, ports=ports_left))
+
+    def _forget_names(self, nft: Nftables, container_id: str) -> None:
+        try:
+            self._turn(nft, self._start_names(nft))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # A server of before goes on, with a name more than there should be.
+            logger.warning("no room for names without those of %s", container_id[:12])
 
     def _start_names(self, nft: Nftables) -> dict[bool, Starting]:
         """Begin the servers (by internal) whose zones have changed; `_turn` completes it."""

@@ -7,6 +7,7 @@ too, and a record that cannot be read is as good as none.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -115,10 +116,32 @@ class Records:
 
 
 def write_aside(path: Path, text: str) -> None:
-    """Replace `path` in one step; what a kill leaves aside is hidden and overwritten next time."""
+    """Replace `path` in one step; what a kill leaves aside is hidden and overwritten next time.
+
+    On a full disk a shorter text takes the place of the longer one where that lies: what is given
+    back must not need room."""
     aside = path.with_name(f".{path.name}.new")
-    aside.write_text(text)
-    aside.rename(path)
+    try:
+        aside.write_text(text)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        if error.errno != errno.ENOSPC or not _write_over(path, text.encode()):
+            raise
+    else:
+        aside.rename(path)
+
+
+def _write_over(path: Path, data: bytes) -> bool:
+    """In blocks the file has already; False where they are too few."""
+    try:
+        with path.open("r+b") as file:
+            if os.fstat(file.fileno()).st_size < len(data):
+                return False
+            file.write(data)
+            file.truncate()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _write(path: Path, data: Mapping[str, Any]) -> None:

@@ -71,6 +71,12 @@ def container_start(
     return _submit(Kinds.CONTAINER_START, container, actor, **_size(size))
 
 
+def container_starting(container: Container) -> Operation | None:
+    """A start of it that is on its way."""
+    kinds = (Kinds.CONTAINER_START, Kinds.CONTAINER_RESTART)
+    return Operation.objects.open().filter(target=str(container.pk), kind__in=kinds).last()
+
+
 def container_stop(
     container: Container, actor: str, grace: int | None = None, signal: str = ""
 ) -> Operation:
