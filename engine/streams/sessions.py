@@ -104,6 +104,8 @@ def attach_generation(config: EngineConfig, session: Session) -> int:
     if not attempt.begun:
         return session.generation + 1
     ended = attempt.exit()
+    if ended is None and not attempt.begun:
+        return session.generation + 1  # the next start has taken it away between the two looks
     if ended is not None and ended.finished_at < session.created_at:
         return session.generation + 1
     return session.generation
