@@ -101,12 +101,9 @@ def attach_generation(config: EngineConfig, session: Session) -> int:
     if session.generation == 0:
         return 1
     attempt = Attempt(ContainerDir(config, session.uid).exits(session.generation), session.uid)
-    if not attempt.begun:
-        return session.generation + 1
+    # In this order: the next start takes it away, its end first.
     ended = attempt.exit()
-    if ended is None and not attempt.begun:
-        return session.generation + 1  # the next start has taken it away between the two looks
-    if ended is not None and ended.finished_at < session.created_at:
+    if not attempt.begun or (ended is not None and ended.finished_at < session.created_at):
         return session.generation + 1
     return session.generation
 
