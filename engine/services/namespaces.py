@@ -7,9 +7,8 @@ from ipaddress import IPv4Network
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from engine.models import Container, Endpoint, Namespace, Network, Node
+from engine.models import Namespace, Network, Node
 from engine.network.addresses import next_subnet
-from engine.services import addresses
 from engine.services.addresses import DEFAULT_NETWORK as DEFAULT_NETWORK
 
 
@@ -64,10 +63,3 @@ def _default_create(namespace: Namespace) -> Network:
         except IntegrityError:
             if Network.objects.filter(namespace=namespace, name=DEFAULT_NETWORK).exists():
                 raise
-
-
-def address_take(
-    network: Network, *, container: Container | None = None, owner: str = ""
-) -> Endpoint:
-    """A place with the lowest free address of the network, for a container or a build (`owner`)."""
-    return addresses.give(addresses.take(network, container=container, owner=owner))

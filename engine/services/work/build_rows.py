@@ -17,7 +17,7 @@ from engine.oci.digest import Digest, chain_ids
 from engine.oci.image import Descriptor, ImageConfig
 from engine.oci.reference import Reference
 from engine.registry.credentials import handed_over
-from engine.services import images, namespaces
+from engine.services import addresses, images
 from engine.services.work.host import host
 from engine.services.work.images import fetch
 
@@ -138,7 +138,7 @@ class RowAddresses:
 
     def acquire(self, network: NetworkSpec, owner: str) -> IPv4Address:
         row = Network.objects.get(pk=int(network.id.removeprefix("n")))
-        return IPv4Address(namespaces.address_take(row, owner=owner).address)
+        return IPv4Address(str(addresses.give(addresses.take(row, owner=owner)).address))
 
     def release(self, network: NetworkSpec, owner: str) -> None:
         Endpoint.objects.filter(network_id=int(network.id.removeprefix("n")), owner=owner).delete()
