@@ -141,6 +141,10 @@ class Attempt:
             when = datetime.fromtimestamp(file.stat().st_mtime, UTC)
         except (FileNotFoundError, ValueError):
             return None
+        started = self.started()
+        if started is not None:
+            # A file's time is that of the kernel's last tick, up to 10 ms behind the clock.
+            when = max(when, started.started_at)
         return Exit(code, when)
 
     @property

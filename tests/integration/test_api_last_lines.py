@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import threading
 import time
 from contextlib import closing
@@ -13,6 +14,19 @@ from engine.containers.readers import reading, wait_read
 from tests.box_site import BoxSite
 from tests.engine_api import EngineApi, texts
 from tests.machine import Machine
+
+
+def stop_between_writes(pid: int, box_site: BoxSite) -> None:
+    """SIGSTOP at a moment at which it holds no lock on the database."""
+    while True:
+        os.kill(pid, signal.SIGSTOP)
+        with closing(sqlite3.connect(box_site.site.home / "db/quayside.sqlite3", 0.5)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+                return
+            except sqlite3.OperationalError:
+                os.kill(pid, signal.SIGCONT)
+                time.sleep(0.02)
 
 
 def test_a_reader_is_waited_for_and_not_for_ever(machine: Machine) -> None:
@@ -43,7 +57,7 @@ def test_the_last_lines_of_one_that_removes_itself(box_site: BoxSite) -> None:
     id = api.post("/containers/create", body).json["Id"]
     with closing(api.hijack(f"/containers/{id}/attach?stream=1&stdout=1")) as stream:
         pid = api.process()
-        os.kill(pid, signal.SIGSTOP)
+        stop_between_writes(pid, box_site)
         try:
             box_site.call('done(container_start(Container.objects.get(uid=id), "user:1"))', id=id)
             time.sleep(0.7)

@@ -89,6 +89,19 @@ def test_rm_takes_the_container_away_after_its_end(node: Namespace) -> None:
     eventually(lambda: not ContainerDir(settings.ENGINE, container.uid).settings.exists())
 
 
+def test_a_removal_killed_between_its_folder_and_its_row_is_ended(node: Namespace) -> None:
+    container = run(node, "true")
+    assert ended(container) == 0
+    eventually(lambda: reconcile() == [])
+    host().containers.remove(container.uid)
+    assert reconcile() == []
+    Container.objects.filter(pk=container.pk).update(
+        settings={**container.settings, "auto_remove": True}
+    )
+    assert reconcile() == [f"container {container.name} had ended and is removed"]
+    assert not Container.objects.filter(pk=container.pk).exists()
+
+
 def test_containers_of_one_image_do_not_see_each_other(node: Namespace) -> None:
     first = run(node, "sh", "-c", "echo mine > /data; cat /data", name="first")
     assert ended(first) == 0

@@ -102,7 +102,7 @@ def _container(container: Container) -> list[str]:
     except QuaysideError:
         # Created as a row only, or its folder was lost; a running one cannot be any more.
         if not container.is_running:
-            return []
+            return _removed(container)
         containers.record_exit(container.uid, container.generation)
         return [f"container {container.name} has no folder: marked as ended"]
     if observed.running == container.is_running and (
@@ -112,16 +112,21 @@ def _container(container: Container) -> list[str]:
             return []
         if observed.status in _LEFT_OVER:
             return _finish(container.uid, container.name)
-        if container.state == Container.State.EXITED and container.settings.get("auto_remove"):
-            containers.record_exit(container.uid, container.generation)
-            return [f"container {container.name} had ended and is removed"]
-        return []
+        return _removed(container)
     if container.is_running:
         containers.record_exit(container.uid, container.generation)
         return [f"container {container.name} had ended"]
     if _has_open_operation(str(container.pk), "container."):
         return []
     return _adopt(container.uid)
+
+
+def _removed(container: Container) -> list[str]:
+    """One of `--rm` whose removal, after its end, was interrupted; its folder may be gone."""
+    if container.state != Container.State.EXITED or not container.settings.get("auto_remove"):
+        return []
+    containers.record_exit(container.uid, container.generation)
+    return [f"container {container.name} had ended and is removed"]
 
 
 def _finish(uid: str, name: str) -> list[str]:

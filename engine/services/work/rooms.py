@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 from django.db import connections
@@ -19,6 +19,8 @@ from django.db import connections
 from engine.containers.files import Root, is_mounted, opened_root
 from engine.containers.layout import ContainerDir
 from engine.containers.settings import ContainerSettings
+from engine.containers.volumes import VolumeAt
+from engine.errors import WrongState
 from engine.models import Container
 from engine.services.volumes import volumes_at
 from engine.services.work.containers import lay_out
@@ -79,12 +81,12 @@ async def with_root(
 ) -> _T:
     """What `work` gives, in a thread of its own. Raises what it raises."""
 
+    settings = ContainerSettings.from_json(container.settings)
+
     def run() -> _T:
-        with _held(container, caller) as there:
-            settings = ContainerSettings.from_json(container.settings)
-            found = volumes_at(container) if volumes else None
-            with opened_root(host().config, host().snapshots, settings, found, there=there) as root:
-                return work(root, settings)
+        found = volumes_at(container) if volumes else None
+        with ExitStack() as held:
+            return work(_root(held, container, caller, settings, found), settings)
 
     return await in_thread(caller, run, name=f"files-{container.uid[:12]}")
 
@@ -111,6 +113,27 @@ async def in_thread(caller: Caller, work: Callable[[], _T], *, name: str) -> _T:
     except asyncio.CancelledError:
         caller.leave()
         raise
+
+
+def _root(
+    held: ExitStack,
+    container: Container,
+    caller: Caller,
+    settings: ContainerSettings,
+    volumes: Mapping[str, VolumeAt] | None,
+) -> Root:
+    """Its files, which are let go of with `held`."""
+    while True:
+        there = held.enter_context(_held(container, caller))
+        try:
+            return held.enter_context(
+                opened_root(host().config, host().snapshots, settings, volumes, there=there)
+            )
+        except WrongState:
+            if not there:
+                raise
+            # It ended between the two looks: what it leaves is there once it is cleaned up.
+            held.close()
 
 
 @contextmanager
