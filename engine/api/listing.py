@@ -23,12 +23,16 @@ from engine.api.words import command, status
 from engine.errors import InvalidInput
 from engine.models import Container, Endpoint, Image, Namespace, Network, Port, Tag, VolumeUse
 from engine.oci.reference import Reference
-from engine.services.orm import orm
+from engine.services.orm import light, orm
 
 routes = Routes()
 _T = TypeVar("_T", Endpoint, Port, VolumeUse)
-# Columns no list needs, and `settings`, which is read as the text it is kept as.
-_LEFT_OUT = ("settings", "error")
+# The columns a list needs, but for `settings`, which is read as the text it is kept as.
+_SHOWN = (
+    *("pk", "uid", "namespace_id", "name", "image_id", "image_name", "state", "exit_code"),
+    *("created_at", "started_at", "finished_at", "health"),
+)
+_ENDPOINT = ("pk", "network_id", "container_id", "uid", "address", "mac", "names", "fixed")
 
 
 @routes.get("/containers/json")
@@ -86,8 +90,10 @@ def listed(
 def _read(query: QuerySet[Container]) -> Iterator[Container]:
     """Settings are half of a list's time to decode, and change hardly ever: who lists again, and
     people do that all day, finds them decoded. They MUST NOT be changed."""
-    for row in query.defer(*_LEFT_OUT).annotate(settings_text=Cast("settings", TextField())):
-        row.settings = _decoded(row.settings_text)
+    query = query.annotate(settings_text=Cast("settings", TextField()))
+    for row in light(query, *_SHOWN, "settings_text"):
+        values = vars(row)
+        values["settings"] = _decoded(values["settings_text"])
         yield row
 
 
@@ -107,9 +113,9 @@ def related_to(namespace: Namespace, rows: list[Container]) -> Rows:
     if not keys:
         return found
     networks = Network.objects.in_bulk()
-    endpoints = list(Endpoint.objects.filter(chosen).order_by("pk"))
+    endpoints = list(light(Endpoint.objects.filter(chosen).order_by("pk"), *_ENDPOINT))
     for endpoint in endpoints:
-        endpoint.network = networks[endpoint.network_id]
+        endpoint._state.fields_cache["network"] = networks[endpoint.network_id]
     found.endpoints = _grouped(endpoints)
     found.ports = _grouped(Port.objects.filter(chosen))
     found.uses = _grouped(VolumeUse.objects.filter(chosen).select_related("volume"))
