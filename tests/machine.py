@@ -16,9 +16,10 @@ from engine.config import EngineConfig
 from engine.containers.attach import Attach
 from engine.containers.attempts import Attempt, Exit, Started
 from engine.containers.layout import ContainerDir
-from engine.containers.lifecycle import Containers, Network
+from engine.containers.lifecycle import Containers
 from engine.containers.logs import LogReader, decode_tty
 from engine.containers.options import HostOptions, Mount
+from engine.containers.plumbing import Network
 from engine.containers.settings import ContainerSettings
 from engine.containers.volumes import VolumeAt, Volumes
 from engine.runtime import cgroups

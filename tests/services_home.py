@@ -39,7 +39,7 @@ from engine.services.work import containers as containers_work
 from engine.services.work import images as images_work
 from engine.services.work import networks as networks_work
 from engine.services.work import volumes as volumes_work
-from engine.services.work.containers import record_exit
+from engine.services.work.exits import record_exit
 from engine.services.work.host import host
 from engine.services.work.supervisor import Supervisor
 from tests.agreement import disagreements

@@ -63,7 +63,7 @@ def opened_root(
     if ours:
         _leave(directory.rootfs)
     if not there:
-        snapshots.mount(f"container-{settings.id}", directory.rootfs)
+        snapshots.mount(directory.snapshot, directory.rootfs)
     try:
         fd = os.open(directory.rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -48,6 +48,11 @@ class ContainerDir:
         return self.path / "rootfs"
 
     @property
+    def snapshot(self) -> str:
+        """The key of its writable layer."""
+        return f"container-{self.id}"
+
+    @property
     def log(self) -> Path:
         """A folder: read it with LogReader."""
         return self.path / "log"

@@ -9,64 +9,35 @@ their own modules.
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 import shutil
 import signal as signals
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from engine.config import EngineConfig
 from engine.containers import mounts
 from engine.containers.attempts import LOST_CODE, Attempt, Exit, Observed, Started, Status
-from engine.containers.binds import Stage
-from engine.containers.config import command, container_spec, process_spec
 from engine.containers.etc import write_etc
-from engine.containers.joined import Joined, joined
+from engine.containers.joined import joined
 from engine.containers.layout import ContainerDir, write_json
 from engine.containers.logs import DEFAULT_LIMITS, Limits
-from engine.containers.plumbing import Network, Plumbing, beside
+from engine.containers.plumbing import Network
+from engine.containers.remains import DEATH_SECONDS, Remains, outlast
 from engine.containers.rotation import Rotation
 from engine.containers.settings import ContainerSettings
+from engine.containers.starter import Given, Starter, room
 from engine.containers.volumes import VolumeAt, Volumes
-from engine.errors import (
-    Conflict,
-    EngineError,
-    InvalidInput,
-    NoSpace,
-    NotFound,
-    RuntimeFailed,
-    WrongState,
-)
+from engine.errors import Conflict, EngineError, NotFound, WrongState
 from engine.network.spec import Attachment
 from engine.runtime import cgroups, freezer
-from engine.runtime.conmon import Conmon, Supervised
-from engine.runtime.oci_runtime import OCIRuntime, command_error
-from engine.runtime.processes import ProcessRef
+from engine.runtime.oci_runtime import OCIRuntime
 from engine.runtime.rootfs import opened
-from engine.runtime.spec import Mount, build_spec
-from engine.runtime.users import resolve_user
-from engine.snapshots.mount import unmount
 from engine.snapshots.protocol import Snapshotter
 
 __all__ = ["Containers", "Exit", "Observed", "Started"]
 
-# How long a process may take to die of SIGKILL, and conmon to report it and leave.
-_DEATH_SECONDS = 5.0
 _NO_VOLUMES: Mapping[str, VolumeAt] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """What one start was given besides the settings; good while its block lasts."""
-
-    size: tuple[int, int] | None
-    attachments: Sequence[Attachment]
-    mounted: tuple[Mount, ...]
-    shared: Joined
 
 
 class Containers:
@@ -82,8 +53,8 @@ class Containers:
         self._config = config
         self._snapshots = snapshots
         self._runtime = runtime
-        self._network = network
-        self._conmon = Conmon(runtime)
+        self._starter = Starter(config, snapshots, runtime, network)
+        self._remains = Remains(config, snapshots, runtime, network)
         self._rotation = Rotation(config)
 
     def create(
@@ -94,7 +65,7 @@ class Containers:
         Where the container exists already its settings are written anew. Raises Conflict when
         they name another image, NotFound when the layers are not here, InvalidInput, NoSpace.
         """
-        with _room(settings.id):
+        with room(settings.id):
             self._create(settings, ContainerDir(self._config, settings.id), volumes)
 
     def _create(
@@ -111,7 +82,7 @@ class Containers:
                 raise Conflict(f"container {settings.id} is of another image", id=settings.id)
         for folder in (directory.bundle, directory.rootfs, directory.log):
             folder.mkdir(parents=True, exist_ok=True, mode=0o755)
-        key = _key(settings.id)
+        key = directory.snapshot
         if not self._snapshots.exists(key):
             self._snapshots.prepare(key, settings.chain or None)
         if mounts.to_fill(settings.host.mounts, volumes):
@@ -156,7 +127,7 @@ class Containers:
             shutil.rmtree(folder)
         directory.remove_execs()
         attempt = Attempt(directory.exits(generation), id)
-        with _room(id):
+        with room(id):
             try:
                 attempt.begin()
                 with (
@@ -165,11 +136,11 @@ class Containers:
                     ) as mounted,
                     joined(self._config, directory, settings) as shared,
                 ):
-                    given = _Given(size, attachments, mounted, shared)
-                    return self._start(settings, directory, attempt, given)
+                    given = Given(size, attachments, mounted, shared)
+                    return self._starter.start(settings, directory, attempt, given)
             except BaseException:
-                self._end_conmon(attempt)
-                self._clean(directory)
+                self._remains.end(attempt)
+                self._remains.clear(directory)
                 shutil.rmtree(attempt.folder, ignore_errors=True)
                 raise
 
@@ -213,10 +184,10 @@ class Containers:
             if number != signals.SIGKILL and not init.wait(grace_seconds):
                 killing()
                 init.send(signals.SIGKILL)
-            if not init.wait(_DEATH_SECONDS):
+            if not init.wait(DEATH_SECONDS):
                 raise EngineError(f"container {id} survives SIGKILL", id=id, pid=init.pid)
         if supervisor is not None:
-            _outlast(supervisor)
+            outlast(supervisor)
 
     def exit_of(self, id: str, generation: int) -> Exit | None:
         """How this start ended; None while it has not, and where conmon left no word of it."""
@@ -245,11 +216,11 @@ class Containers:
             return attempt.exit()
         if self._observe(id, generation, attempt).running:
             raise WrongState(f"container {id} is running", hint="stop it first", id=id)
-        self._end_conmon(attempt)
+        self._remains.end(attempt)
         directory = ContainerDir(self._config, id)
         ended = attempt.exit() or Exit(LOST_CODE, datetime.now(UTC), lost=True)
         ended = self._with_oom(directory, ended)
-        self._clean(directory)
+        self._remains.clear(directory)
         attempt.write_finished(ended)
         return ended
 
@@ -262,7 +233,7 @@ class Containers:
         # Without settings it is no container any more, whatever of it is left.
         directory.settings.unlink(missing_ok=True)
         self._snapshots.unmount(directory.rootfs)
-        self._snapshots.remove(_key(id))
+        self._snapshots.remove(directory.snapshot)
         for folder in attempts.values():
             shutil.rmtree(folder, ignore_errors=True)
         directory.remove_execs()
@@ -318,146 +289,3 @@ class Containers:
             ended = None if alive else attempt.exit()
             status = "running" if alive else "ended" if ended else "lost"
         return Observed(id, status, generation, started, ended)
-
-    def _start(
-        self,
-        settings: ContainerSettings,
-        directory: ContainerDir,
-        attempt: Attempt,
-        given: _Given,
-    ) -> Started:
-        with ExitStack() as held:
-            plumbing = None
-            if given.attachments:
-                network = self._networking(settings, given.attachments)
-                plumbing = Plumbing(network, settings.id, given.attachments)
-                held.callback(plumbing.close)
-            return self._run(settings, directory, attempt, given, plumbing)
-
-    def _run(
-        self,
-        settings: ContainerSettings,
-        directory: ContainerDir,
-        attempt: Attempt,
-        given: _Given,
-        plumbing: Plumbing | None,
-    ) -> Started:
-        (directory.bundle / "oom").unlink(missing_ok=True)
-        self._snapshots.unmount(directory.rootfs)
-        self._snapshots.mount(_key(settings.id), directory.rootfs)
-        if plumbing is not None:
-            given.shared.namespaces["network"] = plumbing.path()
-        self._write_config(settings, directory, given)
-        supervised = Supervised(
-            id=settings.id,
-            bundle=directory.bundle,
-            exit_dir=attempt.folder,
-            log=directory.log / "current",
-            tty=settings.tty,
-            stdin=settings.open_stdin,
-            stdin_once=settings.stdin_once,
-        )
-        try:
-            if settings.ports:
-                network = self._networking(settings, given.attachments)
-                with network.reserve(settings.ports) as held:
-                    created, ports = self._conmon.create(supervised, held.fds), held.ports
-            else:
-                created, ports = self._conmon.create(supervised), ()
-            if plumbing is not None:
-                plumbing.wait()
-            if ports:
-                leading = next(
-                    (one for one in given.attachments if one.gateway), given.attachments[0]
-                )
-                network.publish(settings.id, leading.address, ports)
-            started = attempt.write_started(created, ports)
-            self._runtime.start(settings.id)
-        except RuntimeFailed as error:
-            raise _explained(error, settings) from error
-        return started
-
-    def _networking(
-        self, settings: ContainerSettings, attachments: Sequence[Attachment]
-    ) -> Network:
-        if self._network is None or not attachments:
-            raise InvalidInput(
-                f"container {settings.id} has no network",
-                hint="put it on a network, or publish no ports",
-                field="ports",
-            )
-        return self._network
-
-    def _write_config(
-        self, settings: ContainerSettings, directory: ContainerDir, given: _Given
-    ) -> None:
-        user = resolve_user(settings.user, directory.rootfs, settings.host.group_add)
-        process = process_spec(settings, user, command(settings), tty=settings.tty, size=given.size)
-        spec = container_spec(
-            self._config,
-            settings,
-            directory,
-            process,
-            cgroup=self._runtime.cgroup(settings.id),
-            attachments=given.attachments,
-            mounted=given.mounted,
-            joined=given.shared,
-        )
-        (directory.bundle / "config.json").write_text(json.dumps(build_spec(spec)))
-
-    def _end_conmon(self, attempt: Attempt) -> None:
-        """What still lives of this start ends here; after a proper exit that is conmon alone."""
-        supervisor = attempt.processes()[0]
-        if attempt.started() is None:
-            # Half started: nothing may be made any more behind the purge.
-            attempt.end_strays(_DEATH_SECONDS)
-        if attempt.exit() is None:
-            self._runtime.purge(attempt.id)
-        if supervisor is not None:
-            _outlast(supervisor)
-
-    def _clean(self, directory: ContainerDir) -> None:
-        with beside(lambda: self._release(directory.id)):
-            self._runtime.purge(directory.id)
-            self._snapshots.unmount(directory.rootfs)
-            Stage(self._config, directory.id).clear()
-            if directory.shm.exists():
-                unmount(directory.shm)
-                directory.shm.rmdir()
-
-    def _release(self, id: str) -> None:
-        if self._network is not None:
-            self._network.release(id)
-
-
-def _outlast(supervisor: ProcessRef) -> None:
-    """conmon leaves at once after its container, unless a client of its that does not read holds
-    it up: then it is killed."""
-    if not supervisor.wait(_DEATH_SECONDS):
-        supervisor.send(signals.SIGKILL)
-        supervisor.wait(_DEATH_SECONDS)
-
-
-def _key(id: str) -> str:
-    return f"container-{id}"
-
-
-@contextmanager
-def _room(id: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise _no_space(id) from error
-
-
-def _no_space(id: str) -> NoSpace:
-    return NoSpace(f"no space left for container {id}", hint="free some disk space", id=id)
-
-
-def _explained(error: RuntimeFailed, settings: ContainerSettings) -> Exception:
-    """A command that is not there is the user's to mend, with the code a shell would give."""
-    if os.strerror(errno.ENOSPC).lower() in error.message.lower():
-        return _no_space(settings.id)
-    return command_error(error, settings.args, settings.id) or error

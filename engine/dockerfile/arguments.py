@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypedDict
 
 from engine.dockerfile import instructions as ast
 from engine.dockerfile.durations import parse_duration
-from engine.dockerfile.flags import Flags, Kind, did_you_mean, read_flags
+from engine.dockerfile.flags import Flags, Kind, did_you_mean
 from engine.dockerfile.heredoc import Heredoc
 from engine.dockerfile.mounts import parse_mount
+from engine.dockerfile.parts import Parts, Place
 from engine.dockerfile.ports import exposed_ports
 from engine.dockerfile.words import (
     json_list,
@@ -40,44 +39,6 @@ _TRANSFER_FLAGS = {
 }
 _MIN_DURATION = 1_000_000
 _MAX_RETRIES = 2**31 - 1
-
-
-class Place(TypedDict):
-    """What every instruction is made with."""
-
-    line: int
-    end_line: int
-    source: str
-    text: str
-    flags: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """One statement, parted: `rest` is what follows the keyword and its flags."""
-
-    keyword: str
-    rest: str
-    escape: str
-    heredocs: tuple[Heredoc, ...]
-    place: Place
-
-    def flags(self, **known: Kind) -> Flags:
-        """A flag's `-` is `_` here."""
-        names = {name.replace("_", "-"): kind for name, kind in known.items()}
-        return read_flags(self.place["flags"], self.keyword, names)
-
-    def one(self, what: str) -> str:
-        """The one argument, which may hold blanks."""
-        self.flags()
-        if not self.rest:
-            raise InvalidInput(f"{self.keyword} has no argument", hint=f"write {what} after it")
-        return self.rest
-
-    def list_or_words(self) -> tuple[tuple[str, ...], bool]:
-        """The JSON list's strings, or the words; and whether it is JSON."""
-        listed = json_list(self.rest)
-        return (split_blanks(self.rest), False) if listed is None else (listed, True)
 
 
 def read_instruction(parts: Parts) -> ast.Instruction:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from engine.dockerfile import heredoc
-from engine.dockerfile.arguments import Parts, Place, read_instruction, takes_heredocs
+from engine.dockerfile.arguments import read_instruction, takes_heredocs
 from engine.dockerfile.directives import DEFAULT_ESCAPE, DirectiveReader, Directives
 from engine.dockerfile.heredoc import Heredoc
 from engine.dockerfile.instructions import Arg, From, Instruction
 from engine.dockerfile.lines import SPACES, Lines, Statement
+from engine.dockerfile.parts import Parts, Place
 from engine.dockerfile.words import split_command
 from engine.errors import DockerfileError, InvalidInput
 

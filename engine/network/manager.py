@@ -30,6 +30,7 @@ from engine.network.nft import Nftables
 from engine.network.records import Observed as Observed
 from engine.network.records import Records
 from engine.network.spec import Attachment, NetworkSpec, PortBinding, PublishedPort
+from engine.network.table import Table
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +41,11 @@ _KINDS = (False, True)  # of name servers: open, internal
 class NetworkManager:
     def __init__(self, config: EngineConfig) -> None:
         self._root = config.network_dir
-        self._table = config.nft_table
         self._bridge_prefix = config.bridge_prefix
         self._prefix = config.bridge_prefix.removesuffix("-")
         self._veth_prefix = f"{self._prefix}v"
         self._records = Records(self._root)
+        self._table = Table(config.nft_table, self._records)
         self._nft = Nftables()
         self._names = Names(self._root / "names")
 
@@ -82,9 +83,9 @@ class NetworkManager:
                         hint="disconnect or remove its containers first",
                         network=network.name,
                     )
-            for command in ruleset.remove_network(self._table, network):
+            for command in ruleset.remove_network(self._table.name, network):
                 nft.attempt(command)
-            firewall.close_way(nft, self._table, network.bridge)
+            firewall.close_way(nft, self._table.name, network.bridge)
             self._names.drop_network(network)
             self._turn(nft, self._start_names(nft))
             links.remove(network.bridge)
@@ -163,13 +164,13 @@ class NetworkManager:
             everything = tuple(dict.fromkeys((*published, *before.ports)))
             self._records.put_container(replace(before, address=address, ports=everything))
             removals = "".join(
-                ruleset.remove_port(self._table, port)
+                ruleset.remove_port(self._table.name, port)
                 for port in everything
-                if (owner := self._owner(nft, port)) is not None
+                if (owner := self._table.owner(nft, port)) is not None
                 and (port in published or owner == container_id)
             )
-            additions = ruleset.add_ports(self._table, container_id, address, published)
-            self._run(nft, removals + additions, otherwise=additions)
+            additions = ruleset.add_ports(self._table.name, container_id, address, published)
+            self._table.run(nft, removals + additions, otherwise=additions)
             if before.address and before.ports:
                 kept = published if before.address == address else ()
                 closed = [port for port in before.ports if port not in kept]
@@ -211,10 +212,10 @@ class NetworkManager:
                 containers=tuple(self._records.containers()),
                 bridges=frozenset(name for name, bridge in found.items() if bridge),
                 veths=frozenset(name for name, bridge in found.items() if not bridge),
-                published=tuple(self._published(nft)),
+                published=tuple(self._table.published(nft)),
                 name_servers=tuple(self._names.pids().values()),
-                table=self._has_table(nft),
-                obstacles=firewall.obstacles(nft, self._table),
+                table=self._table.exists(nft),
+                obstacles=firewall.obstacles(nft, self._table.name),
             )
 
     def repair(self, alive: Collection[str]) -> tuple[str, ...]:
@@ -225,8 +226,8 @@ class NetworkManager:
         """
         changed: list[str] = []
         with self._lock() as nft:
-            if next(self._records.networks(), None) and self._restore(nft):
-                changed.append(f"nftables table {self._table} made again")
+            if next(self._records.networks(), None) and self._table.restore(nft):
+                changed.append(f"nftables table {self._table.name} made again")
             dead = [record.id for record in self._records.containers() if record.id not in alive]
         for container_id in dead:
             self._release(container_id, networks=None, unpublish=True)
@@ -254,9 +255,9 @@ class NetworkManager:
                     links.remove(name)
                     changed.append(f"interface {name} on no record removed")
             ports_on_record = {(record.id, port) for record in records for port in record.ports}
-            for owner, port, _ in self._published(nft):
+            for owner, port, _ in self._table.published(nft):
                 if (owner, port) not in ports_on_record:
-                    nft.attempt(ruleset.remove_port(self._table, port))
+                    nft.attempt(ruleset.remove_port(self._table.name, port))
                     changed.append(
                         f"port {port.host_ip}:{port.host_port}/{port.protocol} on no record closed"
                     )
@@ -275,12 +276,12 @@ class NetworkManager:
             addresses = [
                 one.address for record in self._records.containers() for one in record.attachments
             ]
-            firewall.close_all(nft, self._table)
+            firewall.close_all(nft, self._table.name)
             for network in networks:
-                firewall.close_way(nft, self._table, network.bridge)
+                firewall.close_way(nft, self._table.name, network.bridge)
             self._names.clear()
             links.remove(*links.names(self._prefix))
-            nft.run(f"add table inet {self._table}\ndelete table inet {self._table}\n")
+            nft.run(f"add table inet {self._table.name}\ndelete table inet {self._table.name}\n")
             if addresses:
                 conntrack.forget_addresses(addresses)
             self._records.clear()
@@ -324,47 +325,9 @@ class NetworkManager:
             if recorded is None:
                 self._records.drop_network(network.id)
             raise
-        self._run(nft, ruleset.add_network(self._table, network))
-        firewall.open_way(nft, self._table, self._bridge_prefix, network.bridge)
+        self._table.run(nft, ruleset.add_network(self._table.name, network))
+        firewall.open_way(nft, self._table.name, self._bridge_prefix, network.bridge)
         self._names.put_network(network)
-
-    def _run(self, nft: Nftables, commands: str, otherwise: str | None = None) -> None:
-        """Run commands, or, when somebody flushed the table, make it again and run `otherwise`."""
-        error = nft.attempt(commands)
-        if error and self._restore(nft):
-            nft.run(commands if otherwise is None else otherwise)
-        elif error:
-            raise NetworkFailed(f"nftables refused: {error}")
-
-    def _has_table(self, nft: Nftables) -> bool:
-        return not nft.attempt(f"list chain inet {self._table} raw")
-
-    def _restore(self, nft: Nftables) -> bool:
-        """Make the table with all that is on record when it is missing; True if it was."""
-        if self._has_table(nft):
-            return False
-        commands = [ruleset.base(self._table)]
-        commands += [ruleset.add_network(self._table, one) for one in self._records.networks()]
-        for record in self._records.containers():
-            if record.address:
-                commands.append(
-                    ruleset.add_ports(self._table, record.id, record.address, record.ports)
-                )
-        nft.run("".join(commands))
-        return True
-
-    def _published(self, nft: Nftables) -> list[tuple[str, PublishedPort, IPv4Address]]:
-        objects = [
-            item
-            for name in ("ports_at", "ports_any")
-            for item in nft.query(f"list map inet {self._table} {name}") or ()
-        ]
-        return ruleset.parse_ports(objects)
-
-    def _owner(self, nft: Nftables, port: PublishedPort) -> str | None:
-        if nft.attempt(ruleset.get_port(self._table, port)):
-            return None
-        return ruleset.owner_of(nft.output())
 
     def _release(
         self,
@@ -383,8 +346,8 @@ class NetworkManager:
             closed = record.ports if unpublish else ()
             for port in closed:
                 # A stale record may name a port that another container has by now.
-                if self._owner(nft, port) == record.id:
-                    nft.attempt(ruleset.remove_port(self._table, port))
+                if self._table.owner(nft, port) == record.id:
+                    nft.attempt(ruleset.remove_port(self._table.name, port))
             for one in gone:
                 self._names.drop(container_id, one.network)
             if gone:
@@ -416,11 +379,13 @@ class NetworkManager:
         """Begin the servers (by internal) whose zones have changed; `_turn` completes it."""
         starting: dict[bool, Starting] = {}
         for internal in _KINDS:
-            active = ruleset.parse_names(nft.query(ruleset.list_names(self._table, internal)) or ())
+            active = ruleset.parse_names(
+                nft.query(ruleset.list_names(self._table.name, internal)) or ()
+            )
             if server := self._names.start(internal, active):
                 starting[internal] = server
         return starting
 
     def _turn(self, nft: Nftables, starting: Mapping[bool, Starting]) -> None:
         for internal, server in starting.items():
-            self._run(nft, ruleset.turn_names(self._table, internal, server.wait()))
+            self._table.run(nft, ruleset.turn_names(self._table.name, internal, server.wait()))

@@ -1,6 +1,8 @@
-"""A container by what people call it."""
+"""A container by what people call it, and as it is now."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from django.db.models import Q
 
@@ -23,3 +25,11 @@ def find_container(namespace: Namespace, name_or_id: str) -> Container:
             f"several containers begin with {name_or_id}", hint="give more of the id", field="id"
         )
     return found[0]
+
+
+def load(**lookup: Any) -> Container:
+    """The row as it is now. Raises NotFound when it went meanwhile."""
+    container = Container.objects.select_related("namespace", "image").filter(**lookup).first()
+    if container is None:
+        raise NotFound("the container has been removed meanwhile", kind="container")
+    return container

@@ -253,7 +253,7 @@ from engine.containers.lifecycle import Containers
 from engine.runtime.oci_runtime import OCIRuntime
 from engine.snapshots.overlay import OverlaySnapshotter
 from pathlib import Path
-import os, signal, engine.containers.lifecycle as lifecycle
+import os, signal
 
 config = EngineConfig(home=Path(sys.argv[1]))
 containers = Containers(
@@ -274,8 +274,9 @@ def counted(owner, name):
         return value
     setattr(owner, name, call)
 import engine.runtime.conmon as conmon, engine.containers.attempts as attempts
+import engine.containers.starter as starter
 for owner, name in [
-    (attempts.Attempt, "begin"), (OverlaySnapshotter, "mount"), (Containers, "_write_config"),
+    (attempts.Attempt, "begin"), (OverlaySnapshotter, "mount"), (starter.Starter, "_write_config"),
     (conmon._Launch, "__enter__"), (conmon._Launch, "go"), (conmon.Conmon, "create"),
     (attempts.Attempt, "write_started"), (OCIRuntime, "start"),
 ]:

@@ -14,7 +14,7 @@ from engine.errors import InvalidInput, WrongState
 from engine.models import Container, Event, Namespace
 from engine.oci import Healthcheck
 from engine.services import containers
-from engine.services.work import containers as work
+from engine.services.work import starts
 from engine.services.work.health import Prober
 from engine.services.work.restarts import Restarter, bring_up
 from engine.services.work.supervisor import Supervisor
@@ -28,7 +28,7 @@ MS = 10**6
 @pytest.fixture
 def engined(services_home: EngineConfig) -> Iterator[None]:
     """What engined has besides the supervisor that records ends (tests.services_home)."""
-    prober, restarter = Prober(), Restarter(work.start_again)
+    prober, restarter = Prober(), Restarter(starts.start_again)
     supervisor = Supervisor(services_home.exits_dir, lambda *_: None, begun=prober.begun)
     for thread in (prober, restarter, supervisor):
         thread.start()
@@ -121,7 +121,7 @@ def test_what_comes_up_with_the_engine(node: Namespace, services_home: EngineCon
     done(operation)
     assert len(bring_up()) == 2
     for name in ("always", "unless-stopped"):
-        work.start_again(made[name].uid)
+        starts.start_again(made[name].uid)
         assert state(made[name]) == State.RUNNING
     assert [state(c) for c in (made["no"], by_hand, never)] == ["exited", "exited", "created"]
     # One whose policy was changed while it waited.
@@ -129,7 +129,7 @@ def test_what_comes_up_with_the_engine(node: Namespace, services_home: EngineCon
         done(containers.container_stop(made[name], ACTOR, grace=0))
     assert len(bring_up()) == 1
     done(containers.container_update(made["always"], ACTOR, restart=RestartPolicy("no")))
-    work.start_again(made["always"].uid)
+    starts.start_again(made["always"].uid)
     assert state(made["always"]) == State.EXITED
 
 

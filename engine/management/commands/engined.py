@@ -22,12 +22,13 @@ from engine.api import server as api_server
 from engine.containers.exits import keep_in_memory
 from engine.services.work import volumes
 from engine.services.work.child import Child
-from engine.services.work.containers import record_exit, start_again
+from engine.services.work.exits import record_exit
 from engine.services.work.health import Prober
 from engine.services.work.host import host
 from engine.services.work.keeper import Keeper
 from engine.services.work.reconcile import mend_names, reconcile, tidy
 from engine.services.work.restarts import Restarter, bring_up
+from engine.services.work.starts import start_again
 from engine.services.work.supervisor import Supervisor
 from engine.streams import hub
 from engine.streams import server as streams_server

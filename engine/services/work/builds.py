@@ -39,9 +39,9 @@ from engine.oci.reference import Reference
 from engine.services import images, namespaces, operations
 from engine.services.build_options import BuildOptions
 from engine.services.work.build_rows import RowAddresses, RowCache, RowImages
-from engine.services.work.containers import network_spec
 from engine.services.work.host import host
 from engine.services.work.image_rows import layer_rows
+from engine.services.work.networks import network_spec
 from engine.services.work.sources import context_of, folder_of, lineage, texts_of
 
 __all__ = ["clear", "folder_of", "forget_lost", "handle"]

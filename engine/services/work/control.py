@@ -14,10 +14,11 @@ from engine.ceiling import Ceiling
 from engine.containers import policy
 from engine.containers.layout import ContainerDir
 from engine.containers.settings import ContainerSettings
-from engine.errors import NotFound, WrongState
+from engine.errors import WrongState
 from engine.events import Kind
 from engine.models import Container
 from engine.services.events import container_event
+from engine.services.lookup import load
 from engine.services.updates import changed
 from engine.services.work import links
 from engine.services.work.host import host
@@ -47,7 +48,7 @@ def update(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     """`args` as engine.services.containers.container_update writes them. Raises InvalidInput,
     PolicyDenied, RuntimeFailed."""
     with ContainerDir(host().config, container.uid).lock():
-        container = _fresh(container)
+        container = load(pk=container.pk)
         before = ContainerSettings.from_json(container.settings)
         after = changed(before, args)
         policy.check(after, Ceiling.load(host().config.home / "ceiling.json"))
@@ -61,19 +62,12 @@ def update(container: Container, args: dict[str, Any]) -> dict[str, Any]:
             container_event(container, "update")
             publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
         if "unlink" in args and container.is_running:
-            links.refresh(_fresh(container))
+            links.refresh(load(pk=container.pk))
     return {}
 
 
-def _fresh(container: Container) -> Container:
-    found = Container.objects.select_related("namespace").filter(pk=container.pk).first()
-    if found is None:
-        raise NotFound("the container has been removed meanwhile", kind="container")
-    return found
-
-
 def _running(container: Container) -> Container:
-    found = _fresh(container)
+    found = load(pk=container.pk)
     if not found.is_running:
         raise WrongState(f"container {found.name} is not running", name=found.name)
     return found

@@ -25,6 +25,7 @@ from engine.events import Kind
 from engine.models import Container, Endpoint, Network, Operation, Port
 from engine.network.spec import Attachment, NetworkSpec, PublishedPort, asked_servers
 from engine.services import addresses, namespaces, networks
+from engine.services.lookup import load
 from engine.services.work import links
 from engine.services.work.host import host
 
@@ -96,7 +97,7 @@ def connect(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     the network find it by its names."""
     wishes = decode(EndpointSettings, args)
     with ContainerDir(host().config, container.uid).lock():
-        container = _fresh(container)
+        container = load(pk=container.pk)
         _connect(container, args, wishes)
     if container.is_running:
         links.follow(container)
@@ -141,7 +142,7 @@ def _connect(container: Container, args: dict[str, Any], wishes: EndpointSetting
 def disconnect(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     """CONTAINER_DISCONNECT."""
     with ContainerDir(host().config, container.uid).lock():
-        container = _fresh(container)
+        container = load(pk=container.pk)
         network = _network(container, args)
         endpoint = network.endpoints.filter(container=container).first()
         if endpoint is None:
@@ -172,13 +173,6 @@ def _keep(container: Container, network: Network, wishes: EndpointSettings) -> N
         kept[network.name] = encode(wishes, sparse=True)
     container.settings = {**container.settings, "endpoints": kept}
     Container.objects.filter(pk=container.pk).update(settings=container.settings)
-
-
-def _fresh(container: Container) -> Container:
-    found = Container.objects.select_related("namespace").filter(pk=container.pk).first()
-    if found is None:
-        raise NotFound("the container has been removed meanwhile", kind="container")
-    return found
 
 
 def _network(container: Container, args: dict[str, Any]) -> Network:

@@ -32,7 +32,7 @@ from engine.models import (
 from engine.registry import credentials
 from engine.runtime.steps import reap_steps
 from engine.services import addresses, image_transfers, uploads
-from engine.services.work import builds, containers, networks, volumes
+from engine.services.work import builds, exits, networks, starts, volumes
 from engine.services.work.garbage import collect_garbage
 from engine.services.work.host import host
 from engine.services.work.sources import drop_source, has_source
@@ -103,7 +103,7 @@ def _container(container: Container) -> list[str]:
         # Created as a row only, or its folder was lost; a running one cannot be any more.
         if not container.is_running:
             return _removed(container)
-        containers.record_exit(container.uid, container.generation)
+        exits.record_exit(container.uid, container.generation)
         return [f"container {container.name} has no folder: marked as ended"]
     if observed.running == container.is_running and (
         not observed.running or observed.generation == container.generation
@@ -114,7 +114,7 @@ def _container(container: Container) -> list[str]:
             return _finish(container.uid, container.name)
         return _removed(container)
     if container.is_running:
-        containers.record_exit(container.uid, container.generation)
+        exits.record_exit(container.uid, container.generation)
         return [f"container {container.name} had ended"]
     if _has_open_operation(str(container.pk), "container."):
         return []
@@ -125,7 +125,7 @@ def _removed(container: Container) -> list[str]:
     """One of `--rm` whose removal, after its end, was interrupted; its folder may be gone."""
     if container.state != Container.State.EXITED or not container.settings.get("auto_remove"):
         return []
-    containers.record_exit(container.uid, container.generation)
+    exits.record_exit(container.uid, container.generation)
     return [f"container {container.name} had ended and is removed"]
 
 
@@ -143,7 +143,7 @@ def _adopt(uid: str) -> list[str]:
     """It runs though no row says so: its starter was killed between the start and the row."""
     with ContainerDir(host().config, uid).lock():
         container = Container.objects.get(uid=uid)
-        if container.is_running or not containers.adopt(container):
+        if container.is_running or not starts.adopt(container):
             return []
     return [f"container {container.name} runs: its row says so now"]
 

@@ -22,9 +22,10 @@ from engine.containers.settings import ContainerSettings
 from engine.containers.volumes import VolumeAt
 from engine.errors import WrongState
 from engine.models import Container
+from engine.services.lookup import load
 from engine.services.volumes import volumes_at
-from engine.services.work.containers import lay_out
 from engine.services.work.host import host
+from engine.services.work.starts import lay_out
 
 _T = TypeVar("_T")
 # A container that does not run cannot start as long as its files are copied.
@@ -143,7 +144,7 @@ def _held(container: Container, caller: Caller) -> Iterator[bool]:
     if not is_mounted(directory):
         with directory.lock():
             if not directory.settings.exists():
-                lay_out(container)
+                lay_out(load(pk=container.pk))
             if not is_mounted(directory):
                 caller.patience = STALL_SECONDS
                 yield False
