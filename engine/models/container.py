@@ -48,12 +48,15 @@ class ContainerQuerySet(models.QuerySet["Container"]):
     def running(self) -> ContainerQuerySet:
         return self.filter(state=Container.State.RUNNING)
 
-    def lookup(self, name_or_id: str) -> ContainerQuerySet:
-        """By full id or name; where there is none, by a beginning of the id however short."""
-        exact = self.filter(Q(uid=name_or_id) | Q(name=name_or_id))
-        if not name_or_id or exact.exists():
-            return exact
-        return self.filter(uid__startswith=name_or_id)
+    def lookup(self, name_or_id: str) -> list[Container]:
+        """The one of this full id, else of this name; where there is none, those whose id begins
+        so, two at most (moby daemon GetContainer).
+
+        Each docker command asks this several times: one query where the name is whole."""
+        exact = list(self.filter(Q(uid=name_or_id) | Q(name=name_or_id))[:2])
+        if exact:
+            return [next((one for one in exact if one.uid == name_or_id), exact[0])]
+        return list(self.filter(uid__startswith=name_or_id)[:2]) if name_or_id else []
 
     def search(self, text: str) -> ContainerQuerySet:
         text = text.strip()

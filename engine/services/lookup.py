@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Q
-
 from engine.errors import InvalidInput, NotFound
 from engine.models import Container, Namespace
 
 
 def find_container(namespace: Namespace, name_or_id: str) -> Container:
     """Raises NotFound; a beginning of an id that fits several containers is InvalidInput."""
-    rows = Container.objects.for_namespace(namespace)
-    # Each docker command asks this several times: one query where the name is whole.
-    exact = list(rows.filter(Q(uid=name_or_id) | Q(name=name_or_id))[:2])
-    if exact:
-        return next((c for c in exact if c.uid == name_or_id), exact[0])
-    found = list(rows.filter(uid__startswith=name_or_id)[:2]) if name_or_id else []
+    found = Container.objects.for_namespace(namespace).lookup(name_or_id)
     if not found:
         raise NotFound(f"no such container: {name_or_id}", kind="container", name=name_or_id)
     if len(found) > 1:

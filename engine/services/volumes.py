@@ -29,6 +29,7 @@ from engine.errors import Conflict, InvalidInput, NotFound, Unsupported
 from engine.events import Kind
 from engine.models import Container, Namespace, Operation, Volume, VolumeUse
 from engine.services import events, labels, namespaces, operations
+from engine.services.lookup import find_container
 
 DRIVER = "local"
 # Of moby's local driver; `usage` beside them is ours (see `measured`).
@@ -311,10 +312,7 @@ def _lent(namespace: Namespace, text: str) -> dict[str, Mount]:
         raise InvalidInput("malformed volumes-from specification: ", field="volumes_from")
     if mode not in _MODES:
         raise InvalidInput(f"invalid mode: {mode}", field="volumes_from")
-    found = Container.objects.for_namespace(namespace).lookup(name)
-    lender = found.filter(name=name).first() or found.first()
-    if lender is None:
-        raise NotFound(f"no such container: {name}", kind="container", name=name)
+    lender = find_container(namespace, name)
     names = dict(lender.volume_uses.values_list("destination", "volume__name"))
     return {
         mount.destination: replace(

@@ -113,8 +113,8 @@ def _aliases(container: Container) -> Iterator[str]:
 
 
 def _address(container: Container, network: Network, name: str) -> str:
-    rows = Container.objects.filter(namespace_id=container.namespace_id).lookup(name)
-    found = network.endpoints.filter(container__in=rows.values("pk")).order_by("pk").first()
+    meant = Container.objects.filter(namespace_id=container.namespace_id).lookup(name)
+    found = network.endpoints.filter(container__in=meant).order_by("pk").first()
     return (found.address or "") if found else ""
 
 
