@@ -12,8 +12,11 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 from django.conf import settings
+from django.utils import translation
 
+from console.consumers.access import request_of
 from console.consumers.base import SocketConsumer
+from console.messages import explain
 from console.orm import orm
 from engine.errors import EngineError, InvalidInput
 from engine.models import StreamTicket
@@ -79,13 +82,23 @@ class RelayConsumer(SocketConsumer):
             if kind is FrameKind.BINARY:
                 await self.send(bytes_data=payload)
             elif payload.startswith(b'{"t":"end"'):
-                await self.finish_with(parse_json(payload))
+                await self.finish_with(self._in_words(parse_json(payload)))
                 return
             else:
                 await self.send(text_data=payload.decode())
             # Frames that lie ready would otherwise keep this process's other sockets waiting.
             await asyncio.sleep(0)
         await self.finish(1012, "engine-away", again=True)
+
+    def _in_words(self, end: dict[str, Any]) -> dict[str, Any]:
+        """An `end` with an error says it in the reader's language too: `text` and `hint`."""
+        if not isinstance(error := end.get("error"), dict):
+            return end
+        chosen = self.visitor.user.language
+        browsers = translation.get_language_from_request(request_of(self.scope))
+        with translation.override(chosen or browsers):
+            found = explain(error)
+        return {**end, "text": found.text, "hint": found.hint or found.detail}
 
     async def heard(self, message: dict[str, Any]) -> None:
         if message["t"] not in self.passes:

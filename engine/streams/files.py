@@ -65,21 +65,13 @@ class _Page(rooms.Caller):
 async def read(frames: FrameStream, uid: str, request: dict[str, Any]) -> End:
     """Raises NotFound, WrongState, MountFailed."""
     container = await orm(_container, uid)
-    return await follow.run(frames, _told(_read(frames, container, request)), _heard)
+    return await follow.run(frames, _read(frames, container, request), _heard)
 
 
 async def write(frames: FrameStream, uid: str, request: dict[str, Any]) -> End:
     """Raises Forbidden, NoSpace and what `read` does."""
     container = await orm(_container, uid)
-    return await follow.run(frames, _told(_put(frames, container, request)), _heard)
-
-
-async def _told(work: Coroutine[Any, Any, End]) -> End:
-    """A path or an archive that will not do is no bad message: whoever asked hears why."""
-    try:
-        return await work
-    except InvalidInput as error:
-        return {"code": 4400, "reason": "refused", "error": error.as_dict()}
+    return await follow.run(frames, _put(frames, container, request), _heard)
 
 
 async def _read(frames: FrameStream, container: Container, request: dict[str, Any]) -> End:

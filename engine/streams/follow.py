@@ -24,8 +24,10 @@ async def run(
     heard: Callable[[dict[str, Any]], Awaitable[None]],
     heard_bytes: Callable[[bytes], Awaitable[None]] | None = None,
 ) -> End:
-    """The pump's `end`. Raises ConnectionResetError when the reader hung up first."""
-    sending = asyncio.create_task(pump)
+    """The pump's `end`; what it will not do (InvalidInput) ends the stream as "refused", with the
+    error, a message that is none as "bad-message". Raises ConnectionResetError when the reader hung
+    up first."""
+    sending = asyncio.create_task(_told(pump))
     hearing = asyncio.create_task(_hear(frames, heard, heard_bytes))
     try:
         await asyncio.wait({sending, hearing}, return_when=asyncio.FIRST_COMPLETED)
@@ -33,12 +35,19 @@ async def run(
             return sending.result()
         hearing.result()
         raise ConnectionResetError("the reader hung up")
-    except InvalidInput:
-        return {"code": 4400, "reason": "bad-message"}
+    except InvalidInput as error:
+        return {"code": 4400, "reason": "bad-message", "error": error.as_dict()}
     finally:
         for task in (sending, hearing):
             task.cancel()
         await asyncio.gather(sending, hearing, return_exceptions=True)
+
+
+async def _told(pump: Coroutine[Any, Any, End]) -> End:
+    try:
+        return await pump
+    except InvalidInput as error:
+        return {"code": 4400, "reason": "refused", "error": error.as_dict()}
 
 
 async def _hear(

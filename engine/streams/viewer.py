@@ -160,7 +160,8 @@ class View:
             try:
                 await self._terminals.start_exec(session, viewer.size)
             except QuaysideError as error:
-                return {"reason": "start-failed", "detail": error.message}
+                told = {"detail": error.message, "error": error.as_dict()}
+                return {"reason": "start-failed", **told}
         await orm(sessions.mark_open, session.id)
         with terminal.looking(viewer):
             if hands:

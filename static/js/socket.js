@@ -213,6 +213,7 @@ export function explain(end) {
         hint: gettext("Paste large texts in smaller pieces, or upload a file."),
       };
     default:
+      if (end.text) return { text: end.text, hint: end.hint };
       return {
         text: gettext("The connection ended."),
         hint: gettext("Try again; nothing that was shown is lost."),

@@ -343,6 +343,7 @@ function sentence(end, code) {
     case "container-removed":
       return gettext("The container was removed, and this terminal with it.");
     case "start-failed":
+      if (end.text) return [end.text, end.hint].filter(Boolean).join(" ");
       return end.detail ? interpolate(gettext("It did not start: %s"), [end.detail]) : gettext("It did not start.");
     case "never-opened":
     case "left":

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from engine.errors import InvalidInput
+from engine.streams import follow
 from engine.streams.framing import (
     HEADER,
     MAX_PAYLOAD,
@@ -72,3 +73,31 @@ async def test_the_window_opens_with_acknowledgements_and_no_further() -> None:
     assert (window.acked, window.behind) == (1100, 0)
     window.restart(5000)
     assert window.behind == 0
+
+
+async def test_a_stream_that_is_refused_says_why() -> None:
+    """What its pump will not do and what its reader said wrong, both with their sentence."""
+    stream, theirs = await pair()
+
+    async def refused() -> follow.End:
+        raise InvalidInput("neither a file nor a folder: /dev/null", hint="choose another")
+
+    async def waits() -> follow.End:
+        await asyncio.Event().wait()
+        return {}
+
+    async def heard(message: dict[str, object]) -> None:
+        raise InvalidInput(f"no such message here: {message['t']}")
+
+    end = await follow.run(stream, refused(), heard)
+    assert (end["code"], end["reason"]) == (4400, "refused")
+    assert end["error"]["message"] == "neither a file nor a folder: /dev/null"
+    assert end["error"]["hint"] == "choose another"
+    theirs.send(pack_json({"t": "nonsense"}))
+    end = await follow.run(stream, waits(), heard)
+    assert (end["code"], end["reason"]) == (4400, "bad-message")
+    assert end["error"]["message"] == "no such message here: nonsense"
+    theirs.close()
+    with pytest.raises(ConnectionResetError):
+        await follow.run(stream, waits(), heard)
+    await stream.close()
