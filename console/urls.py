@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, include, path
 
+from console.permissions import Permission
 from console.views import (
     access,
     builds,
@@ -113,9 +114,9 @@ _networks = [
 ]
 
 _uploads = [
-    path("", uploads.upload_new, name="uploads"),
-    path("<uuid:id>/", uploads.upload, name="upload"),
-    path("<uuid:id>/finish/", uploads.upload_done, name="upload-finish"),
+    path("builds/", include(uploads.urls(Permission.BUILD, "uploads-builds"))),
+    path("files/", include(uploads.urls(Permission.WRITE, "uploads-files"))),
+    path("images/", include(uploads.urls(Permission.IMAGES, "uploads-images"))),
 ]
 
 urlpatterns: list[URLPattern | URLResolver] = [

@@ -168,7 +168,7 @@ def _source(request: TeamRequest, form: SourceForm) -> dict[str, object]:
     return {
         "kept_upload": kept,
         "seen": seen,
-        "uploads_url": reverse("uploads", args=[request.team.slug]),
+        "uploads_url": reverse("uploads-builds", args=[request.team.slug]),
         "bad_line": bad.line if bad else None,
         "bad_end": bad.end_line if bad else None,
     }

@@ -87,7 +87,7 @@ def image_load(request: TeamRequest) -> HttpResponse:
     context = {
         "form": form,
         "kept_upload": form.cleaned_data.get("upload") if form.is_bound else None,
-        "uploads_url": reverse("uploads", args=[request.team.slug]),
+        "uploads_url": reverse("uploads-images", args=[request.team.slug]),
         "archives_only": True,
         "pulls": transfers(request, Operation.Kind.IMAGE_LOAD),
     }

@@ -1,7 +1,9 @@
 """Uploads in pieces of at most 8 MiB that can be taken up again where they broke off.
 
-POST /uploads/ {filename, size?} makes one; PUT /uploads/ID/ with Upload-Offset adds a piece;
-GET says how far it is; POST /uploads/ID/finish/ closes it. All answers are JSON.
+POST …/ {filename, size?} makes one; PUT …/ID/ with Upload-Offset adds a piece; GET says how far it
+is; POST …/ID/finish/ closes it. All answers are JSON. Each purpose has addresses of its own
+(`urls`): who may build, load an image or write files into a container may upload for that. What an
+upload becomes asks for its permission again.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from uuid import UUID
 
 from django.core.files.uploadedfile import UploadedFile
 from django.http import JsonResponse
-from django.urls import reverse
+from django.urls import URLPattern, path
 
 from console.messages import explain
 from console.permissions import Permission
@@ -21,8 +23,19 @@ from engine.models import Namespace, Upload
 from engine.services.uploads import MAX_PIECE, upload_append, upload_create, upload_finish
 
 
-@team_view(Permission.BUILD, methods=["POST"])
-def upload_new(request: TeamRequest) -> JsonResponse:
+def urls(permission: Permission, name: str) -> list[URLPattern]:
+    """The three addresses for what one who holds `permission` uploads; `name` is the first's."""
+    new = team_view(permission, methods=["POST"])(_new)
+    piece = team_view(permission, methods=["GET", "PUT"])(_piece)
+    finish = team_view(permission, methods=["POST"])(_finish)
+    return [
+        path("", new, name=name),
+        path("<uuid:id>/", piece, name=f"{name}-piece"),
+        path("<uuid:id>/finish/", finish, name=f"{name}-finish"),
+    ]
+
+
+def _new(request: TeamRequest) -> JsonResponse:
     size = request.POST.get("size", "")
     try:
         upload = upload_create(
@@ -33,13 +46,12 @@ def upload_new(request: TeamRequest) -> JsonResponse:
         )
     except QuaysideError as error:
         return problem(error)
-    address = reverse("upload", args=[request.team.slug, upload.pk])
+    address = f"{request.path}{upload.pk}/"
     answer = {"id": str(upload.pk), "url": address, "offset": 0, "piece": MAX_PIECE}
     return JsonResponse(answer, status=201)
 
 
-@team_view(Permission.BUILD, methods=["GET", "PUT"])
-def upload(request: TeamRequest, id: UUID) -> JsonResponse:
+def _piece(request: TeamRequest, id: UUID) -> JsonResponse:
     try:
         found = own_upload(request, id)
         if request.method == "GET":
@@ -54,8 +66,7 @@ def upload(request: TeamRequest, id: UUID) -> JsonResponse:
         return problem(error)
 
 
-@team_view(Permission.BUILD, methods=["POST"])
-def upload_done(request: TeamRequest, id: UUID) -> JsonResponse:
+def _finish(request: TeamRequest, id: UUID) -> JsonResponse:
     try:
         done = upload_finish(own_upload(request, id))
     except QuaysideError as error:

@@ -76,7 +76,7 @@ def tar(**files: str) -> bytes:
 async def uploaded(person: Person, data: bytes) -> str:
     headers = {"X-CSRFToken": person.cookie("csrf")}
     form = {"filename": "files.tar", "size": str(len(data))}
-    async with person.http.post("/t/team/uploads/", data=form, headers=headers) as answer:
+    async with person.http.post("/t/team/uploads/files/", data=form, headers=headers) as answer:
         made = await answer.json()
     more = {**headers, "Upload-Offset": "0"}
     async with person.http.put(made["url"], data=data, headers=more) as answer:

@@ -46,6 +46,21 @@ def test_every_address_declares_its_permission(full: FullSite) -> None:
     assert {route.name for route in routes if route.permission is Permission.PUBLIC} == PUBLIC
 
 
+def test_who_may_do_something_may_upload_for_it_and_nobody_else(full: FullSite) -> None:
+    found = {
+        route.name: route.permission for route in full.routes() if route.name.startswith("uploads")
+    }
+    assert found == {
+        f"uploads-{purpose}{step}": permission
+        for purpose, permission in (
+            ("builds", Permission.BUILD),
+            ("files", Permission.WRITE),
+            ("images", Permission.IMAGES),
+        )
+        for step in ("", "-piece", "-finish")
+    }
+
+
 def undeclared(request: HttpRequest) -> HttpResponse:
     return HttpResponse("in")
 

@@ -421,7 +421,9 @@ def test_build_again_as_it_was_and_changed(site: Site) -> None:
 
 
 def test_an_upload_in_pieces_is_taken_up_where_it_broke(site: Site) -> None:
-    made = site.client.post(f"{site.base}uploads/", {"filename": "shop.tar", "size": 10}).json()
+    made = site.client.post(
+        f"{site.base}uploads/builds/", {"filename": "shop.tar", "size": 10}
+    ).json()
     put = lambda offset, data: site.client.put(  # noqa: E731
         made["url"], data, "application/octet-stream", headers={"Upload-Offset": str(offset)}
     )
@@ -444,10 +446,10 @@ def test_an_upload_in_pieces_is_taken_up_where_it_broke(site: Site) -> None:
 
 
 def test_uploads_refuse_what_they_cannot_take(site: Site) -> None:
-    bad = site.client.post(f"{site.base}uploads/", {"filename": "shop.docx", "size": 1})
+    bad = site.client.post(f"{site.base}uploads/builds/", {"filename": "shop.docx", "size": 1})
     assert bad.status_code == 400 and "no archive" in bad.json()["error"]
-    assert site.client.get(f"{site.base}uploads/{uuid4()}/").status_code == 404
-    made = site.client.post(f"{site.base}uploads/", {"filename": "a.zip", "size": 9}).json()
+    assert site.client.get(f"{site.base}uploads/builds/{uuid4()}/").status_code == 404
+    made = site.client.post(f"{site.base}uploads/builds/", {"filename": "a.zip", "size": 9}).json()
     large = b"x" * (8 * 1024 * 1024 + 1)
     put = site.client.put(
         made["url"], large, "application/octet-stream", headers={"Upload-Offset": "0"}
