@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl, quote
 
+from django.core.paginator import Page, Paginator
 from django.http import HttpRequest
 from django.utils.translation import gettext, gettext_lazy, pgettext_lazy
 
 from console.states import State
+from engine.containers.browse import PAGE_SIZE
 
 _WORDS = {
     "folder": gettext_lazy("folder"),
@@ -77,6 +79,17 @@ def path_of(request: HttpRequest) -> str:
 def at(path: str) -> str:
     """The query that names `path`."""
     return f"?path={quote(os.fsencode(path), safe='/')}"
+
+
+def number_of(request: HttpRequest) -> int:
+    """`?page=`; 1 for what is none."""
+    text = request.GET.get("page", "")
+    return int(text) if text.isdecimal() and len(text) < 10 else 1
+
+
+def page_of(found: Mapping[str, Any]) -> Page[int]:
+    """The page an answer of engined's holds, for the pager: it has no rows itself."""
+    return Paginator(range(found["count"]), PAGE_SIZE).page(found["start"] // PAGE_SIZE + 1)
 
 
 def crumbs(path: str) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ import io
 import tarfile
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import urlencode
 from uuid import UUID
 
 from django.core.files.uploadedfile import UploadedFile
@@ -14,7 +15,17 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext
 
-from console.files import at, change_row, crumbs, file_row, parent_of, path_of, shown
+from console.files import (
+    at,
+    change_row,
+    crumbs,
+    file_row,
+    number_of,
+    page_of,
+    parent_of,
+    path_of,
+    shown,
+)
 from console.messages import explain
 from console.permissions import Permission
 from console.streamed import answer, download
@@ -34,7 +45,8 @@ def container_files(request: TeamRequest, name: str) -> HttpResponse:
     """`?path=` is a folder, or a file whose beginning shows if it is text; `?q=` filters names."""
     container = container_of(request, name)
     path, query = path_of(request), request.GET.get("q", "")
-    found, wrong = _asked(request, container, ask="look", path=path, query=query)
+    asked = {"path": path, "query": query, "page": number_of(request)}
+    found, wrong = _asked(request, container, ask="look", **asked)
     address = reverse("container-files", args=[request.team.slug, container.name])
     get = reverse("files-get", args=[request.team.slug, container.name])
     path = found.get("path", path)
@@ -54,8 +66,9 @@ def container_files(request: TeamRequest, name: str) -> HttpResponse:
     }
     if extra["what"] == "folder":
         extra["rows"] = [file_row(path, entry, get) for entry in found["entries"]]
-        extra |= {"count": found["count"], "left_out": found["count"] - len(extra["rows"])}
-        extra["more"] = found["more"]
+        extra |= {"page": page_of(found), "more": found["more"]}
+        # Not by query_without: a path's bytes need not be text.
+        extra["pager_query"] = f"{at(path)[1:]}&" + (f"{urlencode({'q': query})}&" if query else "")
     elif found:
         extra["file"] = file_row(path, found["entry"], get)
         extra |= {"text": found["text"], "cut": found["cut"]}
@@ -68,7 +81,8 @@ def container_changes(request: TeamRequest, name: str) -> HttpResponse:
     """docker diff; `?q=` is part of the paths wanted, `?state=` added, changed or deleted."""
     container = container_of(request, name)
     query, kind = request.GET.get("q", ""), request.GET.get("state", "")
-    found, wrong = _asked(request, container, ask="changes", query=query, kind=kind)
+    asked = {"query": query, "kind": kind, "page": number_of(request)}
+    found, wrong = _asked(request, container, ask="changes", **asked)
     files = reverse("container-files", args=[request.team.slug, container.name])
     rows = [change_row(change, files) for change in found.get("entries", ())]
     counts = found.get("counts", {})
@@ -78,15 +92,15 @@ def container_changes(request: TeamRequest, name: str) -> HttpResponse:
         "query": query,
         "list": {"label": gettext("Filter changes"), "placeholder": gettext("Part of a path")},
         "state": kind,
-        "state_query": query_without(request, "state"),
+        "state_query": query_without(request, "state", "page"),
+        "page": page_of(found) if found else None,
+        "pager_query": query_without(request, "page"),
         "problem": wrong and explain(wrong),
         "rows": rows,
         "all": found.get("all", 0),
         "total": sum(counts.values()),
         "counts": counts,
         "size": found.get("size", 0),
-        "count": found.get("count", 0),
-        "left_out": found.get("count", 0) - len(rows),
     }
     context = container_page(request, container, "files", extra)
     return render(request, "files/changes.html", context, status=_status(wrong))

@@ -2,7 +2,7 @@
 
 Everything is resolved by the kernel inside the root, as in `archive`; nothing that is no regular
 file is ever opened to be read. What a look costs is bounded: of a folder at most MOST_NAMES names
-are read and MOST_SHOWN entries looked at, of a file MOST_TEXT bytes.
+are read and a page's PAGE_SIZE entries looked at, of a file MOST_TEXT bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from heapq import nsmallest
 from typing import Any, BinaryIO
 
 from engine.containers.archive import cleaned, missing
@@ -25,7 +24,7 @@ from engine.snapshots.folders import text
 from engine.snapshots.resolve import open_in_root
 
 MOST_NAMES = 100_000
-MOST_SHOWN = 500
+PAGE_SIZE = 200
 MOST_TEXT = 256 * 1024
 _PIECE = 256 * 1024
 _MOST_USERS = 1024 * 1024  # bytes of passwd and of group
@@ -62,12 +61,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A folder at `path`. `count` entries fit the query, the first of them are here, folders
-    first; `more`: it has names that were not even read."""
+    """A folder at `path`. `count` entries fit the query, folders first; a page of them is here,
+    from the one at `start` on; `more`: it has names that were not even read."""
 
     path: str
     entries: tuple[Entry, ...]
     count: int
+    start: int
     more: bool
 
     def to_json(self) -> dict[str, Any]:
@@ -148,17 +148,24 @@ def found(root: Root, path: str, container: str) -> Iterator[Found]:
         os.close(fd)
 
 
-def look(root: Root, path: str, container: str, query: str = "") -> Listing | Look:
+def page_start(count: int, page: int) -> int:
+    """Where the page (1 is the first) of `count` entries starts; one that is not there is the
+    nearest that is."""
+    last = max(0, count - 1) // PAGE_SIZE
+    return min(max(page - 1, 0), last) * PAGE_SIZE
+
+
+def look(root: Root, path: str, container: str, query: str = "", page: int = 1) -> Listing | Look:
     """What is at `path`, links followed. `query` is part of the names wanted of a folder, its case
-    no matter. Raises NotFound, InvalidInput."""
+    no matter, `page` which page of them. Raises NotFound, InvalidInput."""
     with found(root, path, container) as here:
         if stat.S_ISDIR(here.status.st_mode):
-            return _listing(root, here, query)
+            return _listing(root, here, query, page)
         content, cut = _text(here)
         return Look(here.path, _entry(here.name, here.status, _Names(root)), content, cut)
 
 
-def _listing(root: Root, here: Found, query: str) -> Listing:
+def _listing(root: Root, here: Found, query: str, page: int) -> Listing:
     folder = os.open(f"/proc/self/fd/{here.fd}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         wanted = query.casefold()
@@ -173,7 +180,8 @@ def _listing(root: Root, here: Found, query: str) -> Listing:
                     keys.append((not one.is_dir(follow_symlinks=False), one.name))
         names = _Names(root)
         shown = []
-        for _, name in nsmallest(MOST_SHOWN, keys):
+        start = page_start(len(keys), page)
+        for _, name in sorted(keys)[start : start + PAGE_SIZE]:
             try:
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 link = leads = ""
@@ -184,7 +192,7 @@ def _listing(root: Root, here: Found, query: str) -> Listing:
             shown.append(_entry(name, status, names, link, leads))
     finally:
         os.close(folder)
-    return Listing(here.path, tuple(shown), len(keys), more)
+    return Listing(here.path, tuple(shown), len(keys), start, more)
 
 
 def _entry(

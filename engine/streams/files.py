@@ -1,8 +1,8 @@
 """A container's files for a page: looked at, downloaded, put there; and what it has changed.
 
-    open    {ask, path?, query?, kind?, upload?}     ask: below
+    open    {ask, path?, query?, kind?, page?, upload?}     ask: below
     look    a document: engine.containers.browse.Listing or Look of `path`
-    changes a document: {counts, count, size, entries} of what fits `query` and `kind`
+    changes a document: {counts, count, size, start, entries} of what fits `query` and `kind`
     get     found {name, size}, then the file's bytes, or a folder as a tar (size null)
     export  found {name, size null}, then the whole root as a tar, without volumes
     put     the complete upload `upload`, a tar, unpacked into the folder `path`; then its end
@@ -38,12 +38,11 @@ from engine.services.work.changes import container_changes
 from engine.snapshots.changes import Change, Kind
 from engine.snapshots.diff import write_tree
 from engine.streams import follow
-from engine.streams.follow import End
+from engine.streams.follow import End, whole_number
 from engine.streams.framing import FrameStream
 
 _SENT = 64 * 1024
 BUSY_SECONDS = 5.0
-MOST_CHANGES = 1000
 _WORDS = {Kind.ADDED: "added", Kind.MODIFIED: "changed", Kind.DELETED: "deleted"}
 _T = TypeVar("_T")
 
@@ -77,16 +76,21 @@ async def write(frames: FrameStream, uid: str, request: dict[str, Any]) -> End:
 async def _read(frames: FrameStream, container: Container, request: dict[str, Any]) -> End:
     page = _Page(frames)
     path, query = _text(request, "path") or "/", _text(request, "query")
+    number = whole_number(request, "page", 1)
     event = ""
     match request.get("ask"):
         case "look":
-            found = await _with_root(page, frames, container, _looked(path, container, query))
+            found = await _with_root(
+                page, frames, container, _looked(path, container, query, number)
+            )
             await _send(frames, json.dumps(found.to_json()).encode())
             event = "archive-path" if isinstance(found, browse.Look) and found.text else ""
         case "changes":
             kind = _text(request, "kind")
             name = f"changes-{container.uid[:12]}"
-            work = rooms.in_thread(page, lambda: _changes(container, query, kind), name=name)
+            work = rooms.in_thread(
+                page, lambda: _changes(container, query, kind, number), name=name
+            )
             await _send(frames, json.dumps(await _busy(frames, work)).encode())
         case "get":
             event = "archive-path"
@@ -102,9 +106,9 @@ async def _read(frames: FrameStream, container: Container, request: dict[str, An
 
 
 def _looked(
-    path: str, container: Container, query: str
+    path: str, container: Container, query: str, number: int
 ) -> Callable[[Root, ContainerSettings], browse.Listing | browse.Look]:
-    return lambda root, settings: browse.look(root, path, container.name, query)
+    return lambda root, settings: browse.look(root, path, container.name, query, number)
 
 
 def _got(path: str, container: Container, page: _Page) -> Callable[[Root, ContainerSettings], None]:
@@ -125,18 +129,20 @@ def _exported(page: _Page) -> Callable[[Root, ContainerSettings], None]:
     return work
 
 
-def _changes(container: Container, query: str, kind: str) -> dict[str, Any]:
+def _changes(container: Container, query: str, kind: str, number: int) -> dict[str, Any]:
     found = container_changes(container)
     wanted = os.fsencode(query.casefold())
     fitting = [one for one in found if wanted in os.fsencode(os.fsdecode(one.path).casefold())]
     counts = Counter(_WORDS[one.kind] for one in fitting)
     shown = [one for one in fitting if not kind or _WORDS[one.kind] == kind]
+    start = browse.page_start(len(shown), number)
     return {
         "all": len(found),
         "counts": {word: counts[word] for word in _WORDS.values()},
         "count": len(shown),
         "size": sum(one.size for one in shown),
-        "entries": [_entry(one) for one in shown[:MOST_CHANGES]],
+        "start": start,
+        "entries": [_entry(one) for one in shown[start : start + browse.PAGE_SIZE]],
     }
 
 

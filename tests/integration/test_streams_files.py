@@ -106,7 +106,10 @@ async def test_a_folder_a_text_and_what_is_no_text(box_site_kept: BoxSite, box: 
         assert "<pre" not in await page(person, f"{base(box)}files/?path=/data/pipe")
         assert "/nope" in await page(person, f"{base(box)}files/?path=/nope", 404)
         many = await page(person, f"{base(box)}files/?path=/many")
-        assert len(names(many)) == 501 and "100 are left out" in many
+        assert len(names(many)) == 201 and "1–200 / 600" in many
+        assert 'href="?path=/many&amp;page=2"' in many
+        last = await page(person, f"{base(box)}files/?path=/many&page=99")
+        assert names(last)[-1] == "99" and "401–600 / 600" in last
         assert names(await page(person, f"{base(box)}files/?path=/many&q=599")) == ["599"]
 
 
