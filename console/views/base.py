@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
+from django.db.models import Model, QuerySet
 from django.http import (
     Http404,
     HttpRequest,
@@ -32,6 +33,7 @@ from engine.errors import InvalidInput, NotFound, QuaysideError
 from engine.events import Kind
 
 Changed = tuple[Kind, int | str]
+Row = TypeVar("Row", bound=Model)
 
 
 class PageRequest(HttpRequest):
@@ -99,6 +101,11 @@ def ids_of(request: HttpRequest) -> list[int]:
 def keys_of(texts: Iterable[str]) -> list[int]:
     """Those that can be a row's key; databases fail at larger numbers."""
     return [int(text) for text in texts if text.isdecimal() and len(text) <= 18]
+
+
+def row_of(rows: QuerySet[Row], key: str) -> Row | None:
+    """The row a form names by its key; None for one that is not among them."""
+    return rows.filter(pk__in=keys_of([key])).first()
 
 
 def act(

@@ -12,6 +12,7 @@ from datetime import datetime
 from django.http import HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
+from django.utils.translation import gettext
 
 from console.container_facts import settings_of
 from console.container_places import joinable, joined, network_words
@@ -20,14 +21,15 @@ from console.forms.options import LimitsForm
 from console.forms.storage import JoinForm
 from console.messages import Explanation, explain
 from console.permissions import Permission
-from console.views.base import TeamRequest, act, actor_of, go, keys_of, team_view
+from console.views.base import TeamRequest, actor_of, row_of, team_view
 from console.views.container import container_of, container_page
+from console.views.networks import connect_dialog, disconnect
 from engine.containers.settings import ContainerSettings
 from engine.errors import QuaysideError
 from engine.events import Kind
 from engine.models import Container, Network, Operation
 from engine.services import containers as service
-from engine.services import networks, updates
+from engine.services import updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,34 +132,24 @@ def container_connect(request: TeamRequest, name: str) -> HttpResponse:
     """One more network; asked for in a dialog."""
     container = container_of(request, name)
     form = JoinForm(joinable(container), request.POST or None)
-    back = _address(request, container)
-    if request.method == "POST" and form.is_valid():
-        network = form.cleaned_data["network"]
-        try:
-            networks.container_connect(container, network, actor_of(request), form.wishes())
-        except QuaysideError as error:
-            form.refuse(error)
-        else:
-            return go(request, back)
-    context = {"form": form, "container": container, "back": back}
-    status = 422 if form.is_bound else 200
-    return render(request, "containers/connect.html", context, status=status)
+    return connect_dialog(
+        request,
+        form,
+        lambda: (container, form.cleaned_data["network"]),
+        back=_address(request, container),
+        title=gettext("Connect to a network"),
+        sub=container.name,
+        choice=form["network"],
+        nothing=gettext("It is on every network there is, or has none of its own."),
+    )
 
 
 @team_view(Permission.OPERATE, methods=["POST"])
 def container_disconnect(request: TeamRequest, name: str) -> HttpResponse:
     container = container_of(request, name)
-    back = _address(request, container)
-    network = (
-        Network.objects.filter(namespace=container.namespace)
-        .filter(pk__in=keys_of([request.POST.get("network", "")]))
-        .first()
-    )
-    if network is None:
-        return HttpResponseRedirect(back)
-    return act(
-        request,
-        lambda: networks.container_disconnect(container, network, actor_of(request)),
-        back=back,
-        changed=[(Kind.CONTAINER, container.pk)],
+    networks = Network.objects.filter(namespace=container.namespace)
+    network = row_of(networks, request.POST.get("network", ""))
+    changed = (Kind.CONTAINER, container.pk)
+    return disconnect(
+        request, container, network, back=_address(request, container), changed=changed
     )

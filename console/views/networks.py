@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,16 +15,17 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, gettext_lazy
 
-from console.forms.storage import ConnectForm, NetworkForm
+from console.forms.storage import ConnectForm, JoinForm, NetworkForm
 from console.permissions import Permission
 from console.views.base import (
+    Changed,
     TeamRequest,
     act,
     actor_of,
     go,
     ids_of,
-    keys_of,
     refuse,
+    row_of,
     team_view,
 )
 from console.views.lists import Column, Listing, list_page, query_of
@@ -165,15 +166,35 @@ def network_page(request: TeamRequest, name: str) -> HttpResponse:
 def network_connect(request: TeamRequest, name: str) -> HttpResponse:
     network = service.find_network(request.team.namespace, name)
     form = ConnectForm(_could_come(network), request.POST or None)
+    return connect_dialog(
+        request,
+        form,
+        lambda: (form.cleaned_data["container"], network),
+        back=_address(request, network),
+        title=gettext("Connect a container"),
+        sub=f"{network.name} · {network.subnet}",
+        choice=form["container"],
+        nothing=gettext("Every container that has networks is on it already."),
+    )
+
+
+def connect_dialog(
+    request: TeamRequest,
+    form: ConnectForm | JoinForm,
+    chosen: Callable[[], tuple[Container, Network]],
+    *,
+    back: str,
+    **words: object,
+) -> HttpResponse:
+    """From a network's page and from a container's. `chosen` is asked once the form is valid."""
     if request.method == "POST" and form.is_valid():
-        container = form.cleaned_data["container"]
         try:
-            service.container_connect(container, network, actor_of(request), form.wishes())
+            service.container_connect(*chosen(), actor_of(request), form.wishes())
         except QuaysideError as error:
             form.refuse(error)
         else:
-            return go(request, _address(request, network))
-    context = {"form": form, "network": network, "base": _address(request, network)}
+            return go(request, back)
+    context = {"form": form, "back": back, **words}
     return render(request, "networks/connect.html", context, status=422 if form.is_bound else 200)
 
 
@@ -192,21 +213,28 @@ def _could_come(network: Network) -> list[Container]:
 @team_view(Permission.OPERATE, methods=["POST"])
 def network_disconnect(request: TeamRequest, name: str) -> HttpResponse:
     network = service.find_network(request.team.namespace, name)
-    back = _address(request, network)
-    keys = keys_of([request.POST.get("container", "")])
-    container = (
-        Container.objects.for_namespace(network.namespace)
-        .select_related("namespace")
-        .filter(pk__in=keys)
-        .first()
-    )
-    if container is None:
+    containers = Container.objects.for_namespace(network.namespace).select_related("namespace")
+    container = row_of(containers, request.POST.get("container", ""))
+    changed = (Kind.NETWORK, network.pk)
+    return disconnect(request, container, network, back=_address(request, network), changed=changed)
+
+
+def disconnect(
+    request: TeamRequest,
+    container: Container | None,
+    network: Network | None,
+    *,
+    back: str,
+    changed: Changed,
+) -> HttpResponse:
+    """One off the other; with one of them gone, it is off already."""
+    if container is None or network is None:
         return HttpResponseRedirect(back)
     return act(
         request,
         lambda: service.container_disconnect(container, network, actor_of(request)),
         back=back,
-        changed=[(Kind.NETWORK, network.pk)],
+        changed=[changed],
     )
 
 
