@@ -66,8 +66,13 @@ class EngineConfig:
 
     @property
     def network_dir(self) -> Path:
-        """aardvark-dns's files."""
+        """What is on record of networks (engine.network.records)."""
         return self.home / "network"
+
+    @property
+    def names_dir(self) -> Path:
+        """aardvark-dns's files: zones, and a folder for each of its servers."""
+        return self.network_dir / "names"
 
     @property
     def run_dir(self) -> Path:

@@ -12,7 +12,7 @@ from celery import shared_task
 from celery.signals import worker_init, worker_shutting_down
 from django.conf import settings
 
-from engine.containers.exits import keep_in_memory
+from engine.containers.memory import keep_in_memory
 from engine.services import operations
 from engine.services.work import builds, containers, images, networks, volumes
 

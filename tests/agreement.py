@@ -113,8 +113,8 @@ def _mounts(parts: Host, running: set[str]) -> Iterator[str]:
     """In our own view, and in that of every process of this home."""
     home = parts.config.home
     wanted = {ContainerDir(parts.config, uid).rootfs for uid in running}
-    if os.path.ismount(parts.config.exits_dir):
-        wanted.add(parts.config.exits_dir)
+    memory = (parts.config.exits_dir, parts.config.names_dir)
+    wanted.update(folder for folder in memory if os.path.ismount(folder))
     for pid in ("self", *_ours(home)):
         targets = {
             Path(line.split()[4])

@@ -28,9 +28,9 @@ from django.test import override_settings
 
 from console.home import prepare, web_user
 from engine.config import EngineConfig
-from engine.containers.exits import keep_in_memory, let_go
 from engine.containers.layout import ContainerDir
 from engine.containers.logs import LogReader
+from engine.containers.memory import keep_in_memory, let_go
 from engine.models import Build, Container, Namespace, Operation, Upload
 from engine.runtime import cgroups
 from engine.services import builds, containers, images, namespaces, operations, uploads

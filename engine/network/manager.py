@@ -12,11 +12,10 @@ Never call from a thread that runs an event loop: pyroute2 runs its own.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -47,12 +46,20 @@ class NetworkManager:
         self._records = Records(self._root)
         self._table = Table(config.nft_table, self._records)
         self._nft = Nftables()
-        self._names = Names(self._root / "names")
+        self._names = Names(config.names_dir)
 
     def close(self) -> None:
         """Give back what the manager holds open; it opens it again when it is used again."""
         with self._lock() as nft:
             nft.close()
+
+    def keep_names_on(self, mount: Callable[[Path], None]) -> None:
+        """Keep the files of names on what `mount` mounts at a path, unless they are there already.
+
+        Those of a home from before are told anew, from the records, by the next `attach` or
+        `repair`; until then nobody answers for them."""
+        with self._lock():
+            self._names.move(mount)
 
     def ensure(self, network: NetworkSpec) -> None:
         """Make the network, or what is missing of it.
@@ -102,7 +109,7 @@ class NetworkManager:
         conntrack.forget_addresses([attachment.address])
         with self._lock() as nft:
             network = attachment.network
-            if self._records.network(network.id) != network or not links.exists(network.bridge):
+            if not self._made(network):
                 self._ensure(nft, network)
             before = self._records.container(container_id)
             others = tuple(one for one in before.attachments if one.network.id != network.id)
@@ -303,6 +310,13 @@ class NetworkManager:
     def _veth(self, attachment: Attachment) -> str:
         return links.veth_name(self._veth_prefix, attachment.address)
 
+    def _made(self, network: NetworkSpec) -> bool:
+        return (
+            self._records.network(network.id) == network
+            and links.exists(network.bridge)
+            and self._names.has(network)
+        )
+
     def _ensure(self, nft: Nftables, network: NetworkSpec) -> None:
         if not network.bridge.startswith(self._bridge_prefix):
             raise InvalidInput(
@@ -327,7 +341,13 @@ class NetworkManager:
             raise
         self._table.run(nft, ruleset.add_network(self._table.name, network))
         firewall.open_way(nft, self._table.name, self._bridge_prefix, network.bridge)
+        told = self._names.has(network)
         self._names.put_network(network)
+        if not told:
+            for record in self._records.containers():
+                for one in record.attachments:
+                    if one.network.id == network.id:
+                        self._names.put(record.id, one)
 
     def _release(
         self,
@@ -351,7 +371,7 @@ class NetworkManager:
             for one in gone:
                 self._names.drop(container_id, one.network)
             if gone:
-                self._forget_names(nft, container_id)
+                self._turn(nft, self._start_names(nft))
         # The kernel takes its time over these, so others may go on meanwhile. The addresses are
         # the container's until this returns; killed here, it is all still on record.
         if gone:
@@ -366,23 +386,11 @@ class NetworkManager:
             ports_left = tuple(port for port in record.ports if port not in closed)
             self._records.put_container(replace(record, attachments=attachments, ports=ports_left))
 
-    def _forget_names(self, nft: Nftables, container_id: str) -> None:
-        try:
-            self._turn(nft, self._start_names(nft))
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            # A server of before goes on, with a name more than there should be.
-            logger.warning("no room for names without those of %s", container_id[:12])
-
     def _start_names(self, nft: Nftables) -> dict[bool, Starting]:
         """Begin the servers (by internal) whose zones have changed; `_turn` completes it."""
         starting: dict[bool, Starting] = {}
         for internal in _KINDS:
-            active = ruleset.parse_names(
-                nft.query(ruleset.list_names(self._table.name, internal)) or ()
-            )
-            if server := self._names.start(internal, active):
+            if server := self._names.start(internal, self._table.names_port(nft, internal)):
                 starting[internal] = server
         return starting
 

@@ -28,7 +28,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address
@@ -81,12 +81,19 @@ class Starting:
 
 
 class Names:
-    """Zones and servers below `root`; the caller holds the home's lock."""
+    """Zones and servers below `root`; the caller holds the home's lock.
+
+    All of it can be told again from the records, so it may lie in memory: each change of a name
+    writes a folder anew, which a full disk must not prevent."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._zones = root / "zones"
         self._links = root / "links"
+
+    def has(self, network: NetworkSpec) -> bool:
+        """Whether it was told of the network since its folder was made."""
+        return self._zone(network).exists()
 
     def put_network(self, network: NetworkSpec) -> None:
         """Idempotent; containers already in the zone stay."""
@@ -164,8 +171,18 @@ class Names:
                 with _process(int(entry.name), self._root) as found:
                     if found:
                         _kill(found[1])
-        if self._root.exists():
+        if os.path.ismount(self._root):
+            for entry in self._root.iterdir():
+                shutil.rmtree(entry)
+        elif self._root.exists():
             shutil.rmtree(self._root)
+
+    def move(self, mount: Callable[[Path], None]) -> None:
+        """Lie on what `mount` mounts on its folder. Servers of before end: nothing is known."""
+        if not os.path.ismount(self._root):
+            self.clear()
+            self._root.mkdir(mode=0o700, parents=True)
+            mount(self._root)
 
     def _slot(self, port: int) -> Path:
         return self._root / str(port)

@@ -57,6 +57,10 @@ class Table:
         ]
         return ruleset.parse_ports(objects)
 
+    def names_port(self, nft: Nftables, internal: bool) -> int | None:
+        """Where queries of this kind of network are turned to now."""
+        return ruleset.parse_names(nft.query(ruleset.list_names(self.name, internal)) or ())
+
     def owner(self, nft: Nftables, port: PublishedPort) -> str | None:
         """The id of the container that has the port; None where nobody has."""
         if nft.attempt(ruleset.get_port(self.name, port)):

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from engine.network import ruleset
 from engine.network.names import resolv_conf
 from engine.network.nft import open_nftables
 from engine.network.ruleset import OPEN_PORTS
+from engine.snapshots.mount import mount_tmpfs, unmount
 from tests.netns import Machine, close_server, ip, machine, query, serve, udp, upstream
 from tests.network_home import Container, Home, make_home
 
@@ -32,8 +34,13 @@ def host() -> Iterator[Machine]:
 
 @pytest.fixture
 def home(host: Machine, tmp_path: Path) -> Iterator[Home]:
-    with make_home(host, tmp_path / "home") as made:
-        yield made
+    (tmp_path / "home").mkdir()
+    mount_tmpfs(tmp_path / "home", "size=1m")
+    try:
+        with make_home(host, tmp_path / "home") as made:
+            yield made
+    finally:
+        unmount(tmp_path / "home")
 
 
 def gateway(container: Container) -> str:
@@ -240,6 +247,52 @@ def test_a_dead_server_is_replaced(home: Home) -> None:
     assert [text for text in changed if "name server started" in text]
     assert asking.peer.inside(lambda: query(gateway(asking), "web")) == web.address
     assert home.manager.repair({web.id, asking.id}) == ()
+
+
+def test_names_of_a_home_from_before_move_into_memory(home: Home) -> None:
+    """Also with a container that comes before the repair; then a full disk keeps no name."""
+    network, inner = home.network("one"), home.network("inner", internal=True)
+    web, asking = home.container("web", network, inner), home.container("asking", network)
+    with in_memory(home):
+        assert home.manager.observe().name_servers == ()
+        late = home.container("late", network)
+        for name, container in (("web", web), ("late", late)):
+            assert asking.peer.inside(lambda n=name: query(gateway(asking), n)) == container.address  # type: ignore[misc]
+        home.manager.repair({web.id, asking.id, late.id})
+        there = web.attachments[1]
+        assert web.peer.inside(lambda: query(str(there.network.gateway), "web")) == str(
+            there.address
+        )
+        with full(home.config.home):
+            home.manager.detach(web.id)
+        assert asking.peer.inside(lambda: query(gateway(asking), "web")) == "unknown"
+        assert asking.peer.inside(lambda: query(gateway(asking), "late")) == late.address
+
+
+@contextmanager
+def in_memory(home: Home) -> Iterator[None]:
+    folder = home.config.names_dir
+    assert not os.path.ismount(folder)
+    for _ in range(2):  # once more does nothing
+        home.manager.keep_names_on(lambda at: mount_tmpfs(at, "mode=0700,size=1m"))
+    try:
+        yield
+    finally:
+        home.manager.release_all()
+        unmount(folder)
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """No room on the disk it lies on: a mount of its own."""
+    assert os.path.ismount(folder)
+    with (folder / "full").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    try:
+        yield
+    finally:
+        (folder / "full").unlink()
 
 
 def test_the_machines_own_dns_server_is_not_in_the_way(home: Home) -> None:

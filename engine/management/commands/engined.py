@@ -19,7 +19,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from engine.api import server as api_server
-from engine.containers.exits import keep_in_memory
+from engine.containers.memory import keep_in_memory
 from engine.services.work import volumes
 from engine.services.work.child import Child
 from engine.services.work.exits import record_exit

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from engine.containers.exits import let_go
+from engine.containers.memory import let_go
 from engine.containers.volumes import Volumes
 from engine.runtime import cgroups
 from engine.runtime.steps import reap_steps
@@ -44,6 +44,6 @@ class Command(BaseCommand):
                 parts.snapshots.unmount(target)
             for key in Volumes(parts.config).every():
                 Volumes(parts.config).unmount(key)
-            let_go(parts.config)
             parts.network.release_all()
+            let_go(parts.config)
             cgroups.remove_tree(parent)
