@@ -159,6 +159,9 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "socket_timeout": 5,
     "retry_on_timeout": False,
 }
+# Celery would close and open the database around each task (3 ms); operations.run drops connections
+# that are of no more use.
+CELERY_DB_REUSE_MAX = 2**31
 CELERY_TASK_DEFAULT_QUEUE = "containers"
 CELERY_TASK_ROUTES = {
     "engine.tasks.container_operation": {"queue": "containers"},

@@ -22,6 +22,7 @@ from engine.models import Container, Namespace
 from engine.services import links
 from engine.services.containers import find_container
 from engine.services.orm import orm
+from engine.services.volumes import uses_of
 from engine.services.work.host import host
 
 routes = Routes()
@@ -61,7 +62,7 @@ def inspected(namespace: Namespace, name: str, size: bool = False) -> JSON:
         "ExecIDs": execs.of_container(row.uid) or None,
         "HostConfig": {**host_shape(settings), "Links": _links(row, settings)},
         "GraphDriver": {"Name": "overlay2", "Data": _graph(row, settings, directory)},
-        "Mounts": mount_list(row, row.volume_uses.select_related("volume")),
+        "Mounts": mount_list(row, uses_of(row)),
         "Config": _config(row, settings),
         "NetworkSettings": _network_settings(row),
     }

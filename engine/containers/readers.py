@@ -17,7 +17,8 @@ from pathlib import Path
 from engine.config import EngineConfig
 from engine.containers.settings import check_id
 
-_LOOK_SECONDS = 0.01
+# The first look again; each later one after twice as long, up to the second figure.
+_LOOK_SECONDS, _LOOK_MOST = 0.001, 0.02
 _PATIENCE = 2.0
 
 
@@ -50,6 +51,7 @@ def wait_read(config: EngineConfig, id: str, seconds: float = _PATIENCE) -> bool
     except FileNotFoundError:
         return True
     deadline = time.monotonic() + seconds
+    pause = _LOOK_SECONDS
     try:
         while True:
             try:
@@ -57,7 +59,8 @@ def wait_read(config: EngineConfig, id: str, seconds: float = _PATIENCE) -> bool
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     return False
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(pause)
+                pause = min(2 * pause, _LOOK_MOST)
             else:
                 return True
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 
 from engine.models import Namespace, Network, Node
 from engine.network.addresses import next_subnet
@@ -26,8 +26,9 @@ def namespace_create(name: str) -> Namespace:
 
 def lock(namespace: Namespace) -> None:
     """Until the transaction ends nobody else makes anything in it that has a name or a number of
-    its own there. (SQLite has one writer at a time anyway.)"""
-    Namespace.objects.select_for_update(no_key=True).get(pk=namespace.pk)
+    its own there. SQLite has one writer at a time anyway."""
+    if connection.features.has_select_for_update:
+        Namespace.objects.select_for_update(no_key=True).get(pk=namespace.pk)
 
 
 def network_default(namespace: Namespace) -> Network:

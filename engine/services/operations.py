@@ -176,6 +176,7 @@ def run(operation_id: int, handler: Callable[[Operation, threading.Event], dict[
     `handler` returns the row's result. A QuaysideError becomes the row's error; any other
     exception does too, and is logged with its traceback: it is ours.
     """
+    close_old_connections()
     operation = claim(operation_id)
     if operation is None:
         return

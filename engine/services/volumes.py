@@ -227,11 +227,19 @@ def take(container: Container, container_settings: ContainerSettings) -> None:
             publish.changed(container.namespace_id, Kind.VOLUME, volume.pk)
 
 
+def uses_of(container: Container) -> list[VolumeUse]:
+    """Its volumes; most containers have none, and their settings say so without a query."""
+    mounts = container.settings.get("host", {}).get("mounts", ())
+    if not any(mount.get("type") == "volume" for mount in mounts):
+        return []
+    return list(container.volume_uses.select_related("volume"))
+
+
 def volumes_at(container: Container) -> dict[str, VolumeAt]:
     """What the engine needs of a container's volumes, by container path."""
     return {
         use.destination: VolumeAt(use.volume.key.hex, driver_options(use.volume))
-        for use in container.volume_uses.select_related("volume")
+        for use in uses_of(container)
     }
 
 

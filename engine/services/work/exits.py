@@ -9,7 +9,9 @@ from django.utils import timezone
 
 from engine import publish
 from engine.containers import health
+from engine.containers.attempts import LOST_CODE, Exit
 from engine.containers.layout import ContainerDir
+from engine.containers.plumbing import beside
 from engine.containers.readers import wait_read
 from engine.errors import SupervisorLost
 from engine.events import Kind
@@ -26,7 +28,7 @@ State = Container.State
 def record_exit(uid: str, generation: int) -> None:
     """Write down that this start has ended, then clean up after it. Idempotent.
 
-    The row comes first: whoever waits for the exit need not wait for the clean-up.
+    The row is written beside the clean-up: whoever waits for the exit need not wait for that.
     """
     with ContainerDir(host().config, uid).lock():
         container = Container.objects.select_related("namespace").filter(uid=uid).first()
@@ -38,15 +40,31 @@ def record_exit(uid: str, generation: int) -> None:
 def record_locked(container: Container) -> None:
     """`record_exit` of the row's own start. The caller holds the directory's lock."""
     ended = host().containers.exit_of(container.uid, container.generation)
-    code = ended.code if ended else 137
+    with beside(lambda: host().containers.finish(container.uid, container.generation)):
+        _write(container, ended)
+    # Not only where this has changed the row: engined may have been lost since that was written.
+    removes = (
+        container.settings.get("auto_remove") and container.generation and not _restarts(container)
+    )
+    volumes_work.let_go(container)
+    if removes:
+        wait_read(host().config, container.uid)
+        remove_locked(container, volumes=True)
+    else:
+        addresses.give_back(container)
+
+
+def _write(container: Container, ended: Exit | None) -> None:
+    code = ended.code if ended else LOST_CODE
     finished_at = ended.finished_at if ended else timezone.now()
+    after = restarts.after_exit(container, code, finished_at)
     with transaction.atomic():
         changed = Container.objects.filter(
             pk=container.pk,
             generation=container.generation,
             state__in=[State.RUNNING, State.PAUSED],
         ).update(
-            **restarts.after_exit(container, code, finished_at),
+            **after,
             pid=None,
             exit_code=code,
             finished_at=finished_at,
@@ -55,30 +73,25 @@ def record_locked(container: Container) -> None:
             error=None if ended else _lost(),
         )
         if changed:
-            container.ports.update(published_port=None)
+            if container.settings.get("ports"):
+                container.ports.update(published_port=None)
             if ended and ended.oom:
                 container_event(container, "oom")
             container_event(container, "die", exitCode=str(code))
             networks.left(container)
             volumes_work.unmounted(container)
             publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
-    host().containers.finish(container.uid, container.generation)
-    addresses.give_back(container)
-    volumes_work.let_go(container)
-    restarts.ring()
-    # Not only if `changed`: engined may have been lost between the row and this.
-    if container.settings.get("auto_remove") and container.generation and not _restarts(container):
-        wait_read(host().config, container.uid)
-        remove_locked(container, volumes=True)
+    if after["restart_at"] is not None:
+        restarts.ring()
 
 
 def remove_locked(container: Container, *, volumes: bool) -> None:
     """It ended before. `volumes`: its anonymous ones, that no other container has, go too.
 
-    The caller holds the directory's lock."""
+    The rows go first: whoever waits for its end need not wait until its files are gone, and
+    reconcile takes away what is left of them. The caller holds the directory's lock."""
     host().containers.finish(container.uid, container.generation)
-    host().containers.remove(container.uid)
-    key = container.pk
+    key, uid = container.pk, container.uid
     with transaction.atomic():
         namespaces.lock(container.namespace)
         unused = volumes_work.anonymous_of(container) if volumes else []
@@ -86,6 +99,7 @@ def remove_locked(container: Container, *, volumes: bool) -> None:
         container.delete()
         files = volumes_work.forget(unused)
         publish.changed(container.namespace_id, Kind.CONTAINER, key)
+    host().containers.remove(uid)
     volumes_work.remove_files(files)
 
 

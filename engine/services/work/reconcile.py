@@ -159,7 +159,10 @@ def _strays() -> list[str]:
 
 
 def _stray(uid: str) -> list[str]:
-    with ContainerDir(host().config, uid).lock():
+    directory = ContainerDir(host().config, uid)
+    with directory.lock():
+        if not directory.settings.exists():
+            return []  # its removal was only on its way
         observed = host().containers.observe(uid)
         host().containers.stop(uid, observed.generation, 9, 0)
         host().containers.remove(uid)

@@ -89,7 +89,7 @@ def _prune(operation: Operation, cancelled: threading.Event) -> dict[str, Any]:
 
 def anonymous_of(container: Container) -> list[Volume]:
     """Anonymous volumes that no other container has. Call it before the container's row goes."""
-    mine = Volume.objects.filter(uses__container=container, anonymous=True).distinct()
+    mine = {use.volume for use in volumes.uses_of(container) if use.volume.anonymous}
     return [volume for volume in mine if not volume.uses.exclude(container=container).exists()]
 
 
@@ -120,7 +120,7 @@ def unmounted(container: Container) -> None:
 
 
 def _tell(container: Container, action: str) -> None:
-    for use in container.volume_uses.select_related("volume"):
+    for use in volumes.uses_of(container):
         attributes = {"driver": volumes.DRIVER, "container": container.uid}
         if action == "mount":
             attributes |= {
@@ -133,7 +133,7 @@ def _tell(container: Container, action: str) -> None:
 
 def let_go(container: Container) -> None:
     """A container has ended: a tmpfs goes with the last that runs and uses it."""
-    for use in container.volume_uses.select_related("volume"):
+    for use in volumes.uses_of(container):
         volume = use.volume
         if VolumeAt(volume.key.hex, volumes.driver_options(volume)).tmpfs:
             others = Container.objects.filter(volume_uses__volume=volume).exclude(pk=container.pk)
