@@ -235,11 +235,10 @@ def uses_of(container: Container) -> list[VolumeUse]:
     return list(container.volume_uses.select_related("volume"))
 
 
-def volumes_at(container: Container) -> dict[str, VolumeAt]:
+def volumes_at(uses: Iterable[VolumeUse]) -> dict[str, VolumeAt]:
     """What the engine needs of a container's volumes, by container path."""
     return {
-        use.destination: VolumeAt(use.volume.key.hex, driver_options(use.volume))
-        for use in uses_of(container)
+        use.destination: VolumeAt(use.volume.key.hex, driver_options(use.volume)) for use in uses
     }
 
 

@@ -76,12 +76,11 @@ def refresh(container: Container) -> None:
 def follow(target: Container) -> None:
     """Tell those that are linked with one that has started, or come onto a network. Takes their
     locks: the caller holds none."""
-    on = list(target.endpoints.values_list("network", flat=True))
     rows = Container.objects.filter(
         Q(settings__endpoints__icontains='"links"')
         | Q(settings__host__links__icontains=target.uid),
         namespace_id=target.namespace_id,
-        endpoints__network__in=on,
+        endpoints__network__in=target.endpoints.values("network"),
     ).exclude(pk=target.pk)
     for row in rows.running().distinct():
         try:

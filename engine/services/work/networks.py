@@ -7,7 +7,7 @@ A container's networks change only under its directory's lock, as its state does
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from ipaddress import IPv4Address, IPv4Network
@@ -66,29 +66,38 @@ def network_spec(network: Network) -> NetworkSpec:
     return spec
 
 
-def attachments(container: Container) -> list[Attachment]:
-    """Its places for a start, the first one its network mode's; the default route is one's.
+def on(container: Container) -> list[Endpoint]:
+    """Its places on networks, the first one its network mode's."""
+    return list(container.endpoints.select_related("network").order_by("pk"))
+
+
+def places(container: Container) -> list[Endpoint]:
+    """Those of `on` for a start, each with an address.
 
     Raises NotFound when a network of its was removed while it was stopped and none of that name
-    has come since."""
+    has come since, Conflict where a network has no address left."""
     _take_lost(container)
-    rows = list(container.endpoints.select_related("network").order_by("pk"))
+    return [addresses.give(row) for row in on(container)]
+
+
+def attachments(container: Container, rows: Sequence[Endpoint]) -> list[Attachment]:
+    """What a start needs of its `places`; the default route is one's."""
     chosen = networks.gateway_network(row.network for row in rows)
     return [
-        _attachment(container, addresses.give(row), f"eth{number}", gateway=row.network == chosen)
+        _attachment(container, row, f"eth{number}", gateway=row.network == chosen)
         for number, row in enumerate(rows)
     ]
 
 
-def joined(container: Container) -> None:
+def joined(container: Container, rows: Iterable[Endpoint]) -> None:
     """Events of a start. Call it in the transaction that writes it down."""
-    for endpoint in container.endpoints.select_related("network"):
+    for endpoint in rows:
         networks.event(endpoint.network, "connect", container)
 
 
 def left(container: Container) -> None:
     """Events of an end. Call it in the transaction that writes it down."""
-    for endpoint in container.endpoints.select_related("network"):
+    for endpoint in on(container):
         networks.event(endpoint.network, "disconnect", container)
 
 
@@ -234,7 +243,7 @@ def _turn(container: Container) -> None:
     are of those it has now."""
     pid = _pid(container)
     there = host().network.attached(container.uid)
-    rows = list(container.endpoints.select_related("network"))
+    rows = on(container)
     chosen = networks.gateway_network(row.network for row in rows)
     chosen_id = f"n{chosen.pk}" if chosen else None
     turned = [replace(one, gateway=one.network.id == chosen_id) for one in there]

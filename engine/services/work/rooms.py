@@ -23,7 +23,7 @@ from engine.containers.volumes import VolumeAt
 from engine.errors import WrongState
 from engine.models import Container
 from engine.services.lookup import load
-from engine.services.volumes import volumes_at
+from engine.services.volumes import uses_of, volumes_at
 from engine.services.work.host import host
 from engine.services.work.starts import lay_out
 
@@ -85,7 +85,7 @@ async def with_root(
     settings = ContainerSettings.from_json(container.settings)
 
     def run() -> _T:
-        found = volumes_at(container) if volumes else None
+        found = volumes_at(uses_of(container)) if volumes else None
         with ExitStack() as held:
             return work(_root(held, container, caller, settings, found), settings)
 

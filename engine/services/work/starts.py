@@ -6,7 +6,7 @@ Also one by its restart policy, and one that a killed worker had made and not wr
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ from engine.containers.layout import ContainerDir
 from engine.containers.settings import ContainerSettings
 from engine.errors import InvalidInput, NotFound, QuaysideError
 from engine.events import Kind
-from engine.models import Container, Port
+from engine.models import Container, Endpoint, Port, VolumeUse
 from engine.network.spec import PublishedPort
 from engine.services import addresses, volumes
 from engine.services.events import container_event
@@ -45,8 +45,9 @@ def told_on_row(container: Container) -> Iterator[None]:
         raise
 
 
-def lay_out(container: Container) -> None:
-    """The policy once more, on the side root runs; then the folder and the writable layer.
+def lay_out(container: Container) -> list[VolumeUse]:
+    """The policy once more, on the side root runs; then the folder and the writable layer. Gives
+    its volumes, for what comes after.
 
     The caller holds the directory's lock. Raises PolicyDenied, InvalidInput, NotFound, NoSpace.
     """
@@ -57,9 +58,11 @@ def lay_out(container: Container) -> None:
     ceiling = Ceiling.load(host().config.home / "ceiling.json")
     policy.check(settings, ceiling)
     _check_others(container, settings)
-    found = volumes.volumes_at(container)
+    uses = volumes.uses_of(container)
+    found = volumes.volumes_at(uses)
     mounts.check(settings.host.mounts, found, ceiling)
     host().containers.create(links.told(container, settings), found)
+    return uses
 
 
 def _check_others(container: Container, settings: ContainerSettings) -> None:
@@ -74,22 +77,23 @@ def begin(container: Container, size: tuple[int, int] | None, **values: Any) -> 
     """A start, with `values` for the row before it; its generation. The caller holds the lock."""
     with told_on_row(container):
         links.check(container)
-        lay_out(container)
+        uses = lay_out(container)
         host().containers.finish(container.uid, container.generation)
         generation = container.generation + 1
         Container.objects.filter(pk=container.pk).update(generation=generation, **values)
         try:
+            places = networks.places(container)
             started = host().containers.start(
                 container.uid,
                 generation,
                 size,
-                attachments=networks.attachments(container),
-                volumes=volumes.volumes_at(container),
+                attachments=networks.attachments(container, places),
+                volumes=volumes.volumes_at(uses),
             )
         except QuaysideError:
             addresses.give_back(container)
             raise
-    record_start(container, generation, started)
+    record_start(container, generation, started, places, uses)
     return generation
 
 
@@ -128,13 +132,21 @@ def adopt(container: Container) -> bool:
     if not observed.running or observed.started is None:
         return False
     if not container.is_running or container.generation != observed.generation:
-        record_start(container, observed.generation, observed.started)
+        places, uses = networks.on(container), volumes.uses_of(container)
+        record_start(container, observed.generation, observed.started, places, uses)
         container.generation = observed.generation
     return True
 
 
-def record_start(container: Container, generation: int, started: Started) -> None:
-    """Write down that this start has come to run. The caller holds the directory's lock."""
+def record_start(
+    container: Container,
+    generation: int,
+    started: Started,
+    places: Iterable[Endpoint],
+    uses: Iterable[VolumeUse],
+) -> None:
+    """Write down that this start has come to run, on these networks and with these volumes. The
+    caller holds the directory's lock."""
     with transaction.atomic():
         Container.objects.filter(pk=container.pk).update(
             state=State.RUNNING,
@@ -150,14 +162,14 @@ def record_start(container: Container, generation: int, started: Started) -> Non
                 container.health, ContainerSettings.from_json(container.settings).healthcheck
             ),
         )
-        ports = list(container.ports.all())
+        ports = list(container.ports.all()) if started.ports else []
         for published in started.ports:
             row = next((row for row in ports if _asked_for(row, published)), None)
             if row is not None:
                 ports.remove(row)
                 Port.objects.filter(pk=row.pk).update(published_port=published.host_port)
-        networks.joined(container)
-        volumes_work.mounted(container)
+        networks.joined(container, places)
+        volumes_work.mounted(container, uses)
         container_event(container, "start")
         publish.changed(container.namespace_id, Kind.CONTAINER, container.pk)
 

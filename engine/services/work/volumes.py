@@ -16,7 +16,7 @@ from engine import publish
 from engine.containers.volumes import VolumeAt, Volumes
 from engine.errors import Conflict, NotFound
 from engine.events import Kind
-from engine.models import Container, Operation, Volume
+from engine.models import Container, Operation, Volume, VolumeUse
 from engine.services import events, namespaces, volumes
 from engine.services.work.host import host
 
@@ -109,18 +109,18 @@ def remove_files(keys: list[str]) -> None:
         store().remove(key)
 
 
-def mounted(container: Container) -> None:
+def mounted(container: Container, uses: Iterable[VolumeUse]) -> None:
     """Events of a start. Call it in the transaction that writes it down."""
-    _tell(container, "mount")
+    _tell(container, uses, "mount")
 
 
 def unmounted(container: Container) -> None:
     """Events of an end. Call it in the transaction that writes it down."""
-    _tell(container, "unmount")
+    _tell(container, volumes.uses_of(container), "unmount")
 
 
-def _tell(container: Container, action: str) -> None:
-    for use in volumes.uses_of(container):
+def _tell(container: Container, uses: Iterable[VolumeUse], action: str) -> None:
+    for use in uses:
         attributes = {"driver": volumes.DRIVER, "container": container.uid}
         if action == "mount":
             attributes |= {
