@@ -20,7 +20,7 @@ from engine.api import sizes
 from engine.api.binds import refuse_unread
 from engine.api.call import Call, Routes, reply
 from engine.api.changes import changes, topic
-from engine.api.errors import OperationFailed, QueueAway, kind_of
+from engine.api.errors import OperationFailed, kind_of
 from engine.api.failures import in_runcs_words
 from engine.api.fields import Fields
 from engine.api.happenings import settled, write_now
@@ -42,7 +42,6 @@ from engine.services.containers import (
     container_rename,
     container_restart,
     container_start,
-    container_starting,
     container_stop,
     container_unpause,
     container_update,
@@ -114,18 +113,6 @@ async def _runs(container: Container, start: Operation) -> None:
     await ended_or(start, runs, topic(Kind.CONTAINER, container.pk))
 
 
-async def _find_begun(call: Call) -> Container:
-    """As `find`, behind a start that is on its way, as moby's lock of the container has it: the
-    program may have said something before its row says that it runs, and who heard it signals."""
-    container = await find(call)
-    start = None if container.is_up else await orm(container_starting, container)
-    if start is None:
-        return container
-    with suppress(OperationFailed, QueueAway):  # then it does not run
-        await _runs(container, start)
-    return await find(call)
-
-
 def _first_size(container: Container) -> tuple[int, int] | None:
     """(columns, rows), of a resize before the start or from the create: the terminal's size must
     reach it before the program."""
@@ -147,11 +134,13 @@ async def _remove_after(container: Container, actor: str) -> None:
 
 @routes.post("/containers/{id}/stop")
 async def stop(call: Call) -> web.Response:
-    container = await _find_begun(call)
+    container = await find(call)
     signal = _signal(call)
     try:
         await operate(container_stop, call, container, call.number("t"), signal)
-    except WrongState:
+    except (WrongState, OperationFailed) as error:
+        if not issubclass(kind_of(error), WrongState):
+            raise
         return web.Response(status=_ALREADY)
     return web.Response(status=_DONE)
 
@@ -179,7 +168,7 @@ async def kill(call: Call) -> web.Response:
     name = call.path("id")
     signal = _signal(call) or "SIGKILL"
     try:
-        container = await _find_begun(call)
+        container = await find(call)
     except NotFound as error:
         raise NotFound(f"Cannot kill container: {name}: No such container: {name}") from error
     try:

@@ -72,7 +72,7 @@ def container_start(
 
 
 def container_starting(container: Container) -> Operation | None:
-    """A start of it that is on its way."""
+    """A start of it that is on its way, which ends with its row saying how it ended."""
     kinds = (Kinds.CONTAINER_START, Kinds.CONTAINER_RESTART)
     return Operation.objects.open().filter(target=str(container.pk), kind__in=kinds).last()
 
@@ -81,15 +81,18 @@ def container_stop(
     container: Container, actor: str, grace: int | None = None, signal: str = ""
 ) -> Operation:
     """`signal` and `grace` seconds (default: the container's; -1 is for ever), then SIGKILL. One
-    that waits to be restarted is not restarted. Raises WrongState."""
-    _must_be_up(container)
-    return _submit(Kinds.CONTAINER_STOP, container, actor, **_ending(grace, signal))
+    that waits to be restarted is not restarted; one that is being started is stopped once it runs.
+    Raises WrongState."""
+    return _submit(
+        Kinds.CONTAINER_STOP, container, actor, **_behind(container), **_ending(grace, signal)
+    )
 
 
 def container_kill(container: Container, actor: str, signal: str = "SIGKILL") -> Operation:
-    _must_be_up(container)
+    """One that is being started hears it once it runs. Raises WrongState, InvalidInput."""
+    behind = _behind(container)
     creation.check_signal(signal, "signal")
-    return _submit(Kinds.CONTAINER_KILL, container, actor, signal=signal)
+    return _submit(Kinds.CONTAINER_KILL, container, actor, signal=signal, **behind)
 
 
 def container_restart(
@@ -107,10 +110,12 @@ def container_restart(
 
 def container_pause(container: Container, actor: str) -> Operation:
     """All its processes stand still until it is unpaused. Raises WrongState."""
-    _must_run(container)
+    behind = _behind(container)
+    if not behind and not container.is_running:
+        raise WrongState(f"container {container.name} is not running", name=container.name)
     if container.state == Container.State.PAUSED:
         raise WrongState(f"Container {container.name} is already paused", name=container.name)
-    return _submit(Kinds.CONTAINER_PAUSE, container, actor)
+    return _submit(Kinds.CONTAINER_PAUSE, container, actor, **behind)
 
 
 def container_unpause(container: Container, actor: str) -> Operation:
@@ -231,11 +236,16 @@ def _ending(grace: int | None, signal: str) -> dict[str, Any]:
     }
 
 
-def _must_be_up(container: Container) -> None:
-    if not container.is_up:
+def _behind(container: Container) -> dict[str, int]:
+    """For what only a running one can be asked: the start on its way that it has to wait for, in
+    the worker (engine.services.work.behind); {} where it is up. Raises WrongState."""
+    if container.is_up:
+        return {}
+    if start := container_starting(container):
+        return {"behind": start.pk}
+    # It may have come to run since the caller's look.
+    now = Container.objects.filter(pk=container.pk).first()
+    if now is None or not now.is_up:
         raise WrongState(f"container {container.name} is not running", name=container.name)
-
-
-def _must_run(container: Container) -> None:
-    if not container.is_running:
-        raise WrongState(f"container {container.name} is not running", name=container.name)
+    container.state = now.state
+    return {}

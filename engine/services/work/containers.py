@@ -31,6 +31,7 @@ from engine.runtime.signals import signal_number
 from engine.services.events import container_event
 from engine.services.lookup import load
 from engine.services.work import control, links, networks, restarts
+from engine.services.work.behind import begun
 from engine.services.work.exits import record_exit, record_locked, remove_locked
 from engine.services.work.host import host
 from engine.services.work.leftovers import prune
@@ -77,6 +78,7 @@ def _start(container: Container, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stop(container: Container, args: dict[str, Any]) -> dict[str, Any]:
+    container = begun(container, args)
     if restarts.by_hand(container):
         _tell(container, "stop")
         return {}
@@ -97,6 +99,7 @@ def _stop(container: Container, args: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kill(container: Container, args: dict[str, Any]) -> dict[str, Any]:
+    container = begun(container, args)
     number = signal_number(str(args.get("signal", "SIGKILL")))
     stops = ContainerSettings.from_json(container.settings).stop_signal
     # Any other signal may be one it lives on after: its end then is no wish of anybody's.

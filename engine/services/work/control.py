@@ -21,6 +21,7 @@ from engine.services.events import container_event
 from engine.services.lookup import load
 from engine.services.updates import changed
 from engine.services.work import links
+from engine.services.work.behind import begun
 from engine.services.work.host import host
 
 State = Container.State
@@ -28,6 +29,7 @@ State = Container.State
 
 def pause(container: Container, args: dict[str, Any]) -> dict[str, Any]:
     """Raises WrongState when it does not run."""
+    container = begun(container, args)
     with ContainerDir(host().config, container.uid).lock():
         container = _running(container)
         host().running.pause(container.uid, container.generation)
