@@ -14,8 +14,9 @@ from console.messages import explain
 from console.permissions import Permission
 from console.views.base import TeamRequest, actor_of, go, keys_of, team_view
 from console.views.container import container_of, container_page
-from engine.errors import NotFound, QuaysideError
+from engine.errors import InvalidInput, NotFound, QuaysideError
 from engine.models import Container, Image, Operation
+from engine.oci.reference import Reference
 from engine.services import image_transfers as service
 
 
@@ -76,6 +77,14 @@ def container_commit(request: TeamRequest, name: str) -> HttpResponse:
     return render(request, "files/commit.html", context, status=422 if form.is_bound else 200)
 
 
+def _familiar(name: str) -> str:
+    """As it is called everywhere else; as it stands where a row has what is no name."""
+    try:
+        return Reference.parse(name).familiar() if name else ""
+    except InvalidInput:
+        return name
+
+
 def _progress(request: TeamRequest, container: Container) -> HttpResponse:
     keys = keys_of([request.GET["operation"]])
     operation = Operation.objects.filter(
@@ -95,6 +104,7 @@ def _progress(request: TeamRequest, container: Container) -> HttpResponse:
         return redirect("image-layers", team=request.team.slug, digest=image.short_id)
     extra = {
         "operation": operation,
+        "name": _familiar(operation.args.get("name") or ""),
         "operation_state": states.of_operation(operation),
         "problem": explain(operation.error) if operation.error else None,
         "made": image,

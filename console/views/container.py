@@ -48,7 +48,8 @@ def container_page(
         "explanation": explain(container.error)
         if container.error and not container.is_running
         else None,
-        "probes": _probes(container),
+        "probes": (probes := _probes(container)),
+        "failing": bool(probes) and probes[0]["exit_code"] != 0,
         **(extra or {}),
     }
 

@@ -130,8 +130,9 @@ def _first_steps(
     mine = [build for build in builds if build.actor != "system"]
     if mine:
         return None
-    shown = next((row for row in running if any(port.href for port in row.ports)), None)
     built = next((build for build in builds if build.state == Build.State.DONE), None)
+    of_it = [row for row in running if built and row.image_name == built.tag]
+    shown = next((row for row in of_it if any(port.href for port in row.ports)), None)
     empty = not builds and not running and not Image.objects.for_namespace(namespace).exists()
     if shown is None and not empty:
         return None

@@ -109,7 +109,10 @@ def test_an_unhealthy_one_says_so_and_what_its_probes_said(site: Site) -> None:
 def test_a_healthy_one_and_one_that_is_not_checked(site: Site) -> None:
     health = {"status": "healthy", "failing_streak": 0, "log": [probe(0, "", 3)]}
     made(site, row={"state": "running", "health": health}, healthcheck=CHECK)
-    assert "healthy" in text(page(site, "web/logs/"), "container-head")
+    logs = page(site, "web/logs/")
+    assert "healthy" in text(logs, "container-head")
+    # Probes that go well come and go without moving the page.
+    assert text(logs, "container-health") == ""
     make_container(site, make_image(site), "bare", state="running")
     bare = page(site, "bare/inspect/")
     assert "None: that it runs is all that is known." in text(bare, "facts-health")
