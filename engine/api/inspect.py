@@ -88,7 +88,8 @@ def _state(row: Container) -> JSON:
         "OOMKilled": row.oom_killed,
         "Dead": row.state == State.DEAD,
         "Pid": row.pid or 0,
-        "ExitCode": code or row.exit_code or 0,
+        # 128 as moby has it of a start that failed before there was a program.
+        "ExitCode": code or row.exit_code or (128 if row.error else 0),
         "Error": message,
         "StartedAt": timestamp(row.started_at),
         "FinishedAt": timestamp(row.finished_at),
@@ -120,7 +121,7 @@ def _graph(
         if settings.chain:
             below = (snapshots.layer(settings.chain), *snapshots.lowers(settings.chain))
             values["LowerDir"] = ":".join(dict.fromkeys(map(str, below)))
-        upper = snapshots.upper(f"container-{row.uid}")
+        upper = snapshots.upper(directory.snapshot)
         values["UpperDir"] = str(upper)
         values["WorkDir"] = str(upper.parent / "work")
     return values

@@ -27,6 +27,11 @@ from engine.config import EngineConfig
 from engine.containers.settings import check_id
 
 
+def snapshot_key(id: str) -> str:
+    """The key of a container's writable layer."""
+    return f"container-{id}"
+
+
 class ContainerDir:
     """Paths only; nothing is made but by `lock`. Raises InvalidInput for what is no id."""
 
@@ -49,8 +54,7 @@ class ContainerDir:
 
     @property
     def snapshot(self) -> str:
-        """The key of its writable layer."""
-        return f"container-{self.id}"
+        return snapshot_key(self.id)
 
     @property
     def log(self) -> Path:

@@ -24,7 +24,7 @@ from engine.errors import NotFound, QuaysideError
 from engine.models import StreamTicket
 from engine.services.orm import orm
 from engine.services.tickets import ticket_redeem
-from engine.streams import builds, files, images, logs, stats
+from engine.streams import builds, files, images, logs, stats, viewer
 from engine.streams.client import socket_path
 from engine.streams.framing import MAX_PAYLOAD, FrameKind, FrameStream, parse_json
 from engine.streams.hub import hub
@@ -154,7 +154,7 @@ class Connection:
                     self._config, self._watcher, self._stream, ticket.target, request
                 )
             case StreamTicket.Action.TERMINAL:
-                return await self._terminals.stream(self._stream, ticket.target, request)
+                return await viewer.stream(self._terminals, self._stream, ticket.target, request)
             case StreamTicket.Action.IMAGE:
                 return await images.stream(self._stream, ticket.target)
             case StreamTicket.Action.STATS:

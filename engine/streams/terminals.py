@@ -1,4 +1,5 @@
-"""Terminals by session: who gets which, when an exec starts, and when nobody comes back.
+"""Terminals by session: who gets which, when an exec starts, and when nobody comes back. What
+their viewers are sent and send (`engine.streams.viewer`):
 
     open    {seen}      the offset a page has already; negative: none, so the screen is replayed
     hello   {v, from, mode, tty, skipped}, then nothing before the first `resize`
@@ -20,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from typing import Any
 
 from engine.config import EngineConfig
 from engine.containers.attempts import Attempt
@@ -31,12 +31,10 @@ from engine.errors import EngineError, InvalidInput, QuaysideError, WrongState
 from engine.models import TerminalSession
 from engine.services.orm import orm
 from engine.services.work.host import host
-from engine.streams import follow, sessions
-from engine.streams.follow import End, whole_number
-from engine.streams.framing import FrameStream
+from engine.streams import sessions
+from engine.streams.follow import End
 from engine.streams.sessions import Session
 from engine.streams.terminal import Place, Terminal
-from engine.streams.viewer import View
 
 logger = logging.getLogger(__name__)
 
@@ -65,16 +63,9 @@ class Terminals:
         self._left: dict[str, float] = {}
         self._concluding: set[asyncio.Task[None]] = set()
 
-    async def stream(self, frames: FrameStream, id: str, request: dict[str, Any]) -> End:
-        """One viewer, until it hangs up or the terminal ends. Raises NotFound, InvalidInput."""
-        session = await orm(sessions.load, id)
-        if request.get("finish") is True:
-            return await self._finish(session)
-        view = View(self, frames, session, whole_number(request, "seen", -1))
-        return await follow.run(frames, view.pump(), view.heard, view.heard_bytes)
-
-    async def _finish(self, session: Session) -> End:
-        """Raises InvalidInput for a main process, EngineError for one that cannot be killed."""
+    async def finish(self, session: Session) -> End:
+        """End an exec, and wait for that. Raises InvalidInput for a main process, EngineError for
+        one that cannot be killed."""
         if session.attach:
             raise InvalidInput("a main process ends with its container", hint="stop the container")
         if session.state == TerminalSession.State.ENDED:

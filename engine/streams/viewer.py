@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from engine.containers.loglines import decode_tty
 from engine.containers.logs import LogReader
@@ -16,17 +16,15 @@ from engine.containers.watch import waking
 from engine.errors import InvalidInput, QuaysideError
 from engine.models import TerminalSession
 from engine.services.orm import orm
-from engine.streams import screen, sessions
+from engine.streams import follow, screen, sessions
 from engine.streams.follow import End, whole_number
 from engine.streams.framing import FrameStream, with_offset
 from engine.streams.hub import Watch, hub
 from engine.streams.screen import FAR_BYTES, Screen
 from engine.streams.sessions import Session
 from engine.streams.terminal import Terminal, Viewer
+from engine.streams.terminals import Terminals
 from engine.streams.window import Window
-
-if TYPE_CHECKING:
-    from engine.streams.terminals import Terminals
 
 CHUNK = 64 * 1024
 # A page sends its size as soon as it has drawn; without one it is no page of ours.
@@ -39,6 +37,17 @@ MOST_CELLS = 1000
 MOST_VIEWERS = 8
 # Of at most 64 KiB each: what one page has typed or pasted and the program has not read.
 STDIN_FRAMES = 16
+
+
+async def stream(
+    terminals: Terminals, frames: FrameStream, id: str, request: dict[str, Any]
+) -> End:
+    """One viewer, until it hangs up or the terminal ends. Raises NotFound, InvalidInput."""
+    session = await orm(sessions.load, id)
+    if request.get("finish") is True:
+        return await terminals.finish(session)
+    view = View(terminals, frames, session, whole_number(request, "seen", -1))
+    return await follow.run(frames, view.pump(), view.heard, view.heard_bytes)
 
 
 class View:

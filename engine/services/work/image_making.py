@@ -10,7 +10,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from engine.containers.layout import ContainerDir
+from engine.containers.layout import ContainerDir, snapshot_key
 from engine.containers.settings import ContainerSettings
 from engine.errors import Cancelled, EngineError, NotFound
 from engine.images.leases import Lease, Leases
@@ -126,7 +126,7 @@ def _layer(
     """(blob, diff_id) of what the container has changed, and its snapshot on the image's; None
     where there is nothing."""
     content, snapshots = host().content, host().snapshots
-    key = f"container-{container.uid}"
+    key = snapshot_key(container.uid)
     if not snapshots.exists(key):
         return None  # it never ran, and nobody asked for its files
     with _standing(container, pause), content.ingest(f"commit-{key}") as ingest:

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db import transaction
 
+from engine.containers.layout import snapshot_key
 from engine.errors import NotFound, WrongState
 from engine.models import Container, Operation
 from engine.services.containers import prunable
@@ -46,6 +47,6 @@ def prune(
 def written(uid: str) -> int:
     """What a container's own files hold, in bytes as Docker counts; 0 before it is laid out."""
     try:
-        return host().snapshots.usage(f"container-{uid}").length
+        return host().snapshots.usage(snapshot_key(uid)).length
     except NotFound:
         return 0
