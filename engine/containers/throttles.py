@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.containers.options import Throttle
 from engine.errors import InvalidInput, Unsupported
-from engine.runtime.resources import support
+from engine.runtime.resources import Support, support
 
 # As config-linux.md calls them (Block IO); the runtime writes them as v1 or v2 wants them.
 _OCI = {
@@ -27,10 +27,10 @@ _OCI = {
 _MOST = 2**63 - 1
 
 
-def check(throttles: Sequence[Throttle]) -> None:
+def check(throttles: Sequence[Throttle], machine: Support | None = None) -> None:
     """Raises InvalidInput for a value out of range, Unsupported for what this machine's cgroups
-    cannot do."""
-    can = support()
+    cannot do. What device it is shows at the start, as with Docker."""
+    can = machine or support()
     for one in throttles:
         if one.kind == "weight":
             if not 10 <= one.value <= 1000:
@@ -61,9 +61,13 @@ def as_oci(throttles: Sequence[Throttle]) -> dict[str, Any]:
     for one in throttles:
         try:
             status = Path(one.path).stat()
-        except OSError:
-            status = None
-        if status is None or not stat.S_ISBLK(status.st_mode):
+        except OSError as error:
+            raise InvalidInput(
+                f"stat {one.path}: {(error.strerror or 'no such device').lower()}",
+                field="throttles",
+                path=one.path,
+            ) from error
+        if not stat.S_ISBLK(status.st_mode):
             raise InvalidInput(
                 f"no block device of this machine: {one.path}",
                 hint="name one as lsblk -p shows it",

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine.runtime.cgroups import hierarchies
+from engine.runtime.cgroups import Hierarchies, hierarchies
 
 _PERIOD = 100_000
 _UNLIMITED = -1
@@ -64,7 +64,11 @@ class Support:
 @cache
 def support() -> Support:
     """Read once."""
-    found = hierarchies()
+    return support_of(hierarchies())
+
+
+def support_of(found: Hierarchies) -> Support:
+    """What these can limit: of v1, of v2, or of both where a machine has them side by side."""
 
     def v1(controller: str, file: str) -> bool:
         top = found.controllers.get(controller)

@@ -136,12 +136,17 @@ def test_devices_are_throttled(machine: Machine, tmp_path: Path) -> None:
             file = f"blkio.throttle.{kind}_device"
             assert limit_file(machine, id, "blkio", file, "") == f"{number} {value}"
     else:
-        said = limit_file(machine, id, "io", "", "io.max").split()
-        assert said[0] == number
-        assert set(said[1:]) == {"rbps=1048576", "wbps=2097152", "riops=30", "wiops=40"}
-    for path in (str(tmp_path), str(tmp_path / "nosuch"), "/dev/null"):
-        other = machine.create("true", host=HostOptions(throttles=(Throttle("read_bps", path, 1),)))
-        with pytest.raises(InvalidInput, match=f"no block device of this machine: {path}"):
+        rates = limit_file(machine, id, "io", "", "io.max").split()
+        assert rates[0] == number
+        assert set(rates[1:]) == {"rbps=1048576", "wbps=2097152", "riops=30", "wiops=40"}
+    for path, said in (
+        (tmp_path, f"no block device of this machine: {tmp_path}"),
+        ("/dev/null", "no block device of this machine: /dev/null"),
+        (tmp_path / "nosuch", f"stat {tmp_path}/nosuch: no such file or directory"),
+    ):
+        throttle = Throttle("read_bps", str(path), 1)
+        other = machine.create("true", host=HostOptions(throttles=(throttle,)))
+        with pytest.raises(InvalidInput, match=said):
             machine.start(other)
 
 
