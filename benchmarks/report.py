@@ -46,6 +46,7 @@ class Row:
 
 
 def write_results(folder: Path, rows: Sequence[Row], versions: Sequence[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "RESULTS.md").write_text(_table(rows, versions))
     (folder / "results.svg").write_text(_plot(rows))
 
