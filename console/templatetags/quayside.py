@@ -77,6 +77,16 @@ def _port(chip: PortChip) -> SafeString:
     )
 
 
+@register.simple_tag
+def heads(*titles: str) -> SafeString:
+    """The head of a table of plain columns; a column without a title is the one of buttons."""
+    hidden = format_html('<span class="unseen">{}</span>', gettext("Actions"))
+    cells = format_html_join(
+        "", '<th scope="col">{}</th>', ((title or hidden,) for title in titles)
+    )
+    return format_html("<thead><tr>{}</tr></thead>", cells)
+
+
 @register.filter
 def duration(value: timedelta | float | None) -> str:
     """48 ms, 4.2 s, 3 min, 2 h, 5 d; seconds when a number is given."""
