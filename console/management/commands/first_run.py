@@ -1,4 +1,4 @@
-"""Waits until the site answers, says where it is, and prepares a new home.
+"""Waits until the site and the Docker API answer, says where they are, and prepares a new home.
 
 On a home without people it makes the administrator from DJANGO_SUPERUSER_USERNAME and
 DJANGO_SUPERUSER_PASSWORD, or prints a set-up code; on its first start it builds and runs the
@@ -8,6 +8,7 @@ sample (QUAYSIDE_SAMPLE=0 leaves it out).
 from __future__ import annotations
 
 import os
+import socket
 import time
 from typing import Any
 from urllib.error import URLError
@@ -37,6 +38,7 @@ class Command(BaseCommand):
         namespace = namespace_create(TEAM)
         Team.objects.get_or_create(namespace=namespace, defaults={"slug": TEAM, "name": "Team"})
         self.stdout.write(f"\n  Quayside answers at {address}\n")
+        self._docker()
         if setup_is_open():
             self._administrator(address)
         self.stdout.write("  Ctrl-C stops Quayside; containers go on running.\n\n")
@@ -65,6 +67,26 @@ class Command(BaseCommand):
                         "\n  ".join([f"the site does not answer; {log} ends with:", *last])
                     ) from error
                 time.sleep(0.05)
+
+    def _docker(self) -> None:
+        """Where a docker command line finds it; who may not open the socket sees it there all the
+        same. The site is of use without it."""
+        path = settings.ENGINE.run_dir / "docker.sock"
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(str(path))
+                break
+            except PermissionError:
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    log = settings.ENGINE.home / "logs" / "engined.log"
+                    self.stderr.write(f"  The Docker API does not answer yet; {log} says why.\n")
+                    return
+                time.sleep(0.05)
+        self.stdout.write(f"  The docker command line: export DOCKER_HOST=unix://{path}\n")
 
     def _administrator(self, address: str) -> None:
         name = os.environ.get("DJANGO_SUPERUSER_USERNAME", "")
