@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,23 @@ class EngineApi:
         first, *others = head.decode().split("\r\n")
         headers = dict(line.split(": ", 1) for line in others)
         return Hijacked(made, int(first.split()[1]), headers, data)
+
+    @contextmanager
+    def begun(self, method: str, path: str) -> Iterator[http.client.HTTPResponse]:
+        """A request whose head has been answered; its body may come late."""
+        with closing(_Connection(self.path)) as connection:
+            connection.request(method, path)
+            yield connection.getresponse()
+
+    def until_logged(self, container: str, wanted: bytes) -> None:
+        """Return when its log has this: what a program writes is there soon after its start."""
+        seen = b""
+        query = "stdout=1&stderr=1&follow=1"
+        with self.begun("GET", f"/v1.47/containers/{container}/logs?{query}") as answer:
+            while wanted not in seen:
+                piece = answer.read1(65536)
+                assert piece, f"ended without {wanted!r}: {seen[-200:]!r}"
+                seen += piece
 
     def exec(self, container: str, *command: str, **more: object) -> str:
         """The id of a new exec; AttachStdout and AttachStderr are on."""

@@ -23,7 +23,9 @@ import pytest
 from tests.box_site import Box, BoxSite
 from tests.engine_api import Answer, EngineApi, dial
 
-SCRIPT = "mkdir -p /data/deep; echo text > /data/deep/file; ln -s /data/deep /link; sleep 600"
+SCRIPT = (
+    "mkdir -p /data/deep; echo text > /data/deep/file; ln -s /data/deep /link; echo made; sleep 600"
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +34,10 @@ def api(running_box_site: BoxSite) -> EngineApi:
 
 
 @pytest.fixture(scope="module")
-def box(running_box_site: BoxSite) -> Iterator[Box]:
+def box(running_box_site: BoxSite, api: EngineApi) -> Iterator[Box]:
     """It runs."""
     made = running_box_site.run(SCRIPT)
-    time.sleep(0.2)
+    api.until_logged(made.uid, b"made\n")
     yield made
     running_box_site.remove_all()
 
@@ -315,9 +317,14 @@ def test_the_cli_copies_both_ways(api: EngineApi, box: Box, tmp_path: Path) -> N
 def test_events_and_refusals(running_box_site: BoxSite, api: EngineApi, box: Box) -> None:
     api.get(at(box, "/data"))
     put(api, box, "/tmp", tar(("x", b"")))
-    time.sleep(0.2)
     actions = running_box_site.call(
-        "result = list(Event.objects.filter(actor_id=uid).values_list('action', flat=True))",
+        """
+        events = Event.objects.filter(actor_id=uid).order_by("pk")
+        deadline = time.monotonic() + 10
+        while events.last().action != "extract-to-dir" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        result = list(events.values_list("action", flat=True))
+        """,
         uid=box.uid,
     )
     assert actions[-2:] == ["archive-path", "extract-to-dir"]

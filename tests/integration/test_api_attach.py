@@ -152,7 +152,8 @@ def test_a_client_that_does_not_read_stops_nobody(box_site: BoxSite, api: Engine
 
 def test_logs_alone_end_at_once(box_site: BoxSite, api: EngineApi) -> None:
     box = box_site.run("echo one; echo two >&2; sleep 600")
-    time.sleep(0.1)
+    for word in (b"one\n", b"two\n"):  # conmon keeps no order between the two
+        api.until_logged(box.uid, word)
     with closing(api.hijack(attach(box, "logs=1&stdout=1&stderr=1"))) as stream:
         assert sorted(frames(stream.rest())) == [(1, b"one\n"), (2, b"two\n")]
 
@@ -160,7 +161,7 @@ def test_logs_alone_end_at_once(box_site: BoxSite, api: EngineApi) -> None:
 def test_a_slow_client_gets_the_head_by_itself(box_site: BoxSite, api: EngineApi) -> None:
     """docker-py loses what it reads in one piece with it."""
     box = box_site.run("echo one; sleep 600")
-    time.sleep(0.1)
+    api.until_logged(box.uid, b"one\n")
     request = (
         f"POST {attach(box, 'logs=1&stdout=1')} HTTP/1.1\r\nHost: docker\r\n"
         "Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"

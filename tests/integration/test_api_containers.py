@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.box_site import BoxSite
-from tests.engine_api import Answer, EngineApi
+from tests.engine_api import SECONDS, Answer, EngineApi
 
 SLEEP = ["sh", "-c", "trap 'exit 5' TERM; while :; do sleep 0.1; done"]
 
@@ -190,12 +190,16 @@ def waiting(api: EngineApi, id: str, condition: str) -> tuple[threading.Thread, 
     """Asked, and its headers are there: what happens from now on is not missed."""
     found: list[Answer] = []
 
+    begun = threading.Event()
+
     def ask() -> None:
-        found.append(api.post(f"/containers/{id}/wait?condition={condition}"))
+        with api.begun("POST", f"/containers/{id}/wait?condition={condition}") as answer:
+            begun.set()
+            found.append(Answer(answer.status, dict(answer.getheaders()), answer.read()))
 
     thread = threading.Thread(target=ask)
     thread.start()
-    time.sleep(0.2)
+    assert begun.wait(SECONDS)
     return thread, found
 
 

@@ -63,18 +63,22 @@ def test_who_listens_hears_at_once(api: EngineApi, running_box_site: BoxSite) ->
     heard: list[tuple[str, float]] = []
     asked = quote(json.dumps({"type": ["container"]}))
 
+    listening = threading.Event()
+
     def listen() -> None:
-        for piece in api.stream_lines(f"/events?until={time.time() + 4}&filters={asked}"):
-            for line in piece.splitlines():
-                event = json.loads(line)
-                heard.append((event["Action"], time.time() - event["timeNano"] / 1e9))
+        with api.begun("GET", f"/events?filters={asked}") as answer:
+            listening.set()
+            while ("destroy" not in dict(heard)) and (piece := answer.read1(65536)):
+                for line in piece.splitlines():
+                    event = json.loads(line)
+                    heard.append((event["Action"], time.time() - event["timeNano"] / 1e9))
 
     thread = threading.Thread(target=listen)
     thread.start()
-    time.sleep(0.3)
+    assert listening.wait(10)
     box = running_box_site.run("exec sleep 100")
     running_box_site.operate(box, "remove", force=True)
-    thread.join(10)
+    thread.join(20)
     assert not thread.is_alive()
     assert [action for action, _ in heard] == ["create", "start", "kill", "die", "destroy"]
     # Told, and not found by the look each second.

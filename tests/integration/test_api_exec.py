@@ -183,8 +183,11 @@ def test_events_in_dockers_words(running_box_site: BoxSite, api: EngineApi, box:
     api.run_exec(box.uid, "sh", "-c", "exit 3")
     actions = running_box_site.call(
         """
-        time.sleep(0.4)
-        found = Event.objects.filter(actor_id=uid).order_by("-pk")[:3]
+        events = Event.objects.filter(actor_id=uid).order_by("-pk")
+        deadline = time.monotonic() + 10
+        while events[0].action != "exec_die" and time.monotonic() < deadline:
+            time.sleep(0.02)
+        found = events[:3]
         result = [(event.action, event.attributes.get("exitCode")) for event in found]
         """,
         uid=box.uid,

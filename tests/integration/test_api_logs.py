@@ -92,7 +92,7 @@ def test_timestamps_since_and_until(api: EngineApi, ended: Box) -> None:
 
 def test_a_terminals_are_raw(running_box_site: BoxSite, api: EngineApi) -> None:
     box = running_box_site.run("echo one; echo two >&2; sleep 600", tty=True)
-    time.sleep(0.2)
+    api.until_logged(box.uid, b"two\r\n")
     answer = api.get(path(box, BOTH))
     assert answer.headers["Content-Type"] == "application/vnd.docker.raw-stream"
     assert answer.body == b"one\r\ntwo\r\n"
@@ -126,7 +126,7 @@ def test_until_ends_a_follower_in_time(running_box_site: BoxSite, api: EngineApi
 
 def test_long_lines_come_in_pieces_of_16_kib(running_box_site: BoxSite, api: EngineApi) -> None:
     box = running_box_site.run("head -c 40000 /dev/zero | tr '\\0' x; echo; echo next; sleep 600")
-    time.sleep(0.3)
+    api.until_logged(box.uid, b"next\n")
     data = api.get(path(box, BOTH)).body
     assert texts(data) == b"x" * 40000 + b"\nnext\n"
     assert [len(text) for _, text in frames(data)] == [16384, 16384, 7233, 5]
