@@ -22,6 +22,8 @@ class Put {
         this.put(chosen);
       };
     }
+    // Leaving loses what was not sent yet.
+    addEventListener("beforeunload", (event) => this.busy && event.preventDefault());
     const over = (on) => (event) => {
       if (!event.dataTransfer.types.includes("Files")) return;
       event.preventDefault();
@@ -60,6 +62,7 @@ class Put {
     const words = interpolate(ngettext("%s file", "%s files", files), [files]);
     const bar = this.find("put-status").querySelector("progress");
     this.find("put-status").hidden = false;
+    this.find("put-status").scrollIntoView({ block: "nearest" });
     this.find("put-name").textContent = words;
     const progress = (now) => {
       bar.max = size;
@@ -91,6 +94,7 @@ class Put {
     const place = this.find("put-error");
     place.hidden = !text;
     place.textContent = text;
+    if (text) place.scrollIntoView({ block: "nearest" });
   }
 }
 
