@@ -21,6 +21,9 @@ from cryptography.x509.oid import NameOID
 from tests.box_site import BoxSite
 from tests.site import free_port, running_site
 
+# Another than `docker`: one that each Debian has.
+SOCKET_GROUP = "users"
+
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
     """(certificate, key) of 127.0.0.1, signed by itself."""
@@ -82,6 +85,7 @@ def far(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Far]:
         QUAYSIDE_API_ADDRESS=address,
         QUAYSIDE_API_TLS_CERT=str(certificate),
         QUAYSIDE_API_TLS_KEY=str(key),
+        QUAYSIDE_SOCKET_GROUP=SOCKET_GROUP,
     ) as site:
         box = BoxSite(site)
         try:

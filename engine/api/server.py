@@ -287,12 +287,13 @@ def _namespace(name: str) -> Namespace:
 
 def _listen(path: Path) -> socket.socket:
     """Root's, and of the group QUAYSIDE_SOCKET_GROUP (`docker` where there is one): who may use it
-    is as good as root on this machine, as with Docker."""
+    is as good as root on this machine, as with Docker. Raises EngineError for no group."""
+    group = _group()
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listening.bind(str(aside))
-    os.chown(aside, 0, _group())
+    os.chown(aside, 0, group)
     aside.chmod(0o660)
     listening.listen(1024)
     aside.rename(path)

@@ -3,10 +3,14 @@ does while the queue is away: a site of its own for all."""
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import json
+import os
 import socket
 import ssl
+import stat
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +19,7 @@ import pytest
 
 from tests.box_site import BoxSite
 from tests.engine_api import SECONDS, EngineApi, dial
-from tests.tls_site import Far, far, make_certificate
+from tests.tls_site import SOCKET_GROUP, Far, far, make_certificate
 
 __all__ = ["far"]
 
@@ -51,6 +55,33 @@ def test_a_client_that_does_not_know_the_certificate_sends_nothing(far: Far) -> 
     refused = Far(far.site, far.address, other.parent).docker("ps", token="x")
     assert refused.returncode == 1
     assert "certificate" in refused.stderr
+
+
+def test_the_socket_is_the_group_s_that_was_set(far: Far) -> None:
+    """And nobody else's: who is not root asks by that group."""
+    path = EngineApi.of(far.site).path
+    wanted = grp.getgrnam(SOCKET_GROUP).gr_gid
+    found = path.stat()
+    assert (found.st_uid, found.st_gid) == (0, wanted)
+    assert stat.filemode(found.st_mode) == "srw-rw----"
+
+    def asks(group: int) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [
+                *("setpriv", "--reuid=65534", f"--regid={group}", "--clear-groups"),
+                *("docker", "-H", f"unix://{path}", "version", "-f", "{{.Server.APIVersion}}"),
+            ],
+            env={"PATH": os.environ["PATH"], "DOCKER_CONFIG": "/nonexistent"},
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+
+    assert asks(wanted).stdout.startswith("1."), asks(wanted).stderr
+    refused = asks(65534)
+    assert refused.returncode == 1
+    assert "permission denied" in refused.stderr
 
 
 # Each is served for as long as the container runs, and the container says nothing by itself.
