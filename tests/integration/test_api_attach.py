@@ -109,8 +109,7 @@ def test_a_terminal_is_raw_and_quick(api: EngineApi, shell: Box) -> None:
             stream.send(b"%d\n" % number)
             stream.until(b"\n%d\r\n" % number)
             times.append(time.monotonic() - began)
-    # 2 ms on a machine that has nothing else to do; a look at the file now and then takes 50.
-    assert min(times) < 0.02, times
+    assert sorted(times)[15] < 0.02, times  # 2 ms on a machine that has nothing else to do
 
 
 @pytest.mark.parametrize(

@@ -108,13 +108,10 @@ def test_a_follower_sees_lines_as_they_come_and_the_end(
     pieces = api.stream_lines(path(box, f"{BOTH}&follow=1"))
     assert frames(next(pieces)) == [(1, b"ready\n")]
     with closing(attached):
-        times = []
-        for word in (b"a", b"b", b"c"):
-            began = time.monotonic()
-            attached.send(word + b"\n")
-            assert frames(next(pieces)) == [(1, b"got " + word + b"\n")]
-            times.append(time.monotonic() - began)
-        assert min(times) < 0.5, times
+        began = time.monotonic()
+        attached.send(b"a\n")
+        assert frames(next(pieces)) == [(1, b"got a\n")]
+        assert time.monotonic() - began < 0.5
         attached.send(b"q\n")
         assert frames(b"".join(pieces)) == [(1, b"got q\n")]
 

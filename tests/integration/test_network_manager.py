@@ -282,8 +282,8 @@ def test_a_firewall_that_cannot_be_opened_is_named(home: Home) -> None:
 
 
 def test_attach_and_publish_are_quick(home: Home, record_property: object) -> None:
-    """About 10 ms were measured, the name server's change included, and 60 beside three others'
-    tests: this fails where something waits for a time to pass."""
+    """About 10 ms were measured, the name server's change included; a loaded machine has five
+    times that before this fails."""
     network = home.network()
     best = 1.0
     for number in range(6):
@@ -294,7 +294,7 @@ def test_attach_and_publish_are_quick(home: Home, record_property: object) -> No
             home.manager.attach(attachment, f"c{number}", peer.pid)
             home.manager.publish(f"c{number}", attachment.address, reservation.ports)
             best = min(best, time.perf_counter() - start)
-    assert best < 0.2
+    assert best < 0.05
     assert attachment == Attachment(
         network, attachment.address, mac_for(attachment.address), names=attachment.names
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +29,7 @@ async def test_a_busy_loop_is_seen_by_two_and_read_by_one(box_site: BoxSite) -> 
         hello, last = one.of("hello"), samples(one)[-1]
         assert hello and hello["running"] and hello["v"] == 1
         assert samples(one)[0]["cpu"] is None
-        assert 5 < last["cpu"] < 70, last  # half of one is what it may have, where it can be had
+        assert 30 < last["cpu"] < 70, last
         assert last["limit"] == 64 << 20 and last["limited"] and 0 < last["memory"] < 64 << 20
         assert last["pids"] == 2 and last["pids_limit"] == 50
         found = one.of("processes")
@@ -40,7 +39,7 @@ async def test_a_busy_loop_is_seen_by_two_and_read_by_one(box_site: BoxSite) -> 
         mine, theirs = ({s["at"] for s in samples(x)} for x in (one, other))
         assert len(mine & theirs) >= min(len(mine), len(theirs)) - 1
         times = sorted(mine)
-        assert 800 < statistics.median(b - a for a, b in pairwise(times)) < 1800, times
+        assert all(800 < b - a < 1800 for a, b in pairwise(times)), times
         # What is not looked at is not read; what was read before is there for the next.
         for socket in (one, other):
             await socket.send(t="look", on=False)
