@@ -62,7 +62,7 @@ class Put {
     const words = interpolate(ngettext("%s file", "%s files", files), [files]);
     const bar = this.find("put-status").querySelector("progress");
     this.find("put-status").hidden = false;
-    this.find("put-status").scrollIntoView({ block: "nearest" });
+    this.find("put-status").scrollIntoView({ block: "center" });
     this.find("put-name").textContent = words;
     const progress = (now) => {
       bar.max = size;
@@ -94,7 +94,7 @@ class Put {
     const place = this.find("put-error");
     place.hidden = !text;
     place.textContent = text;
-    if (text) place.scrollIntoView({ block: "nearest" });
+    if (text) place.scrollIntoView({ block: "center" });
   }
 }
 
