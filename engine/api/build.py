@@ -18,6 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
+from engine.api import sign_in_files
 from engine.api.build_body import Body, received
 from engine.api.build_lines import ENDS, ClassicLines
 from engine.api.build_wish import BuildWish, buildkit, read, sign_ins
@@ -35,7 +36,7 @@ from engine.errors import (
 )
 from engine.models import Build, Operation
 from engine.oci.reference import Reference
-from engine.registry.credentials import hand_over, take_back
+from engine.registry.credentials import hand_over
 from engine.services import build_cache, builds, uploads
 from engine.services.orm import orm
 
@@ -54,13 +55,16 @@ async def build(call: Call) -> web.StreamResponse:
     auth: dict[str, str] = {}
     if "X-Registry-Config" in call.request.headers:
         auth = await asyncio.to_thread(_hand_over, call)
+    away: QueueAway | None = None
     try:
         async with received(call) as body:
             made, operation = await _begun(call, wish, body, auth)
-        return await _Answer(call, wish, made, operation).run()
+        answer = _Answer(call, wish, made, operation)
+        response = await answer.run()
+        away = answer.away
+        return response
     finally:
-        for key in auth.values():
-            take_back(call.config.run_dir, key)
+        sign_in_files.done_with(call.config.run_dir, auth.values(), away)
 
 
 @routes.post("/build/prune")
@@ -196,6 +200,7 @@ class _Answer:
         self._rest = b""
         self._offset = 0
         self._over = False
+        self.away: QueueAway | None = None
 
     async def run(self) -> web.StreamResponse:
         try:
@@ -250,7 +255,7 @@ class _Answer:
             except QueueAway as error:
                 # It stays queued, and the client is told.
                 await self._lines.fail(message_of(error))
-                self._over = True
+                self._over, self.away = True, error
                 return
             if not self._lines.begun:
                 await self._lines.send({"stream": "The build waits for a free worker\n"})

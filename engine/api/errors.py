@@ -56,6 +56,7 @@ class QueueAway(UserError):
             f"queued as operation {operation}: the queue is away; it starts when the queue is back",
             operation=operation,
         )
+        self.operation = operation
 
 
 def kind_of(error: QuaysideError) -> type[QuaysideError]:

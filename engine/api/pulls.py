@@ -14,8 +14,9 @@ from typing import Any
 
 from aiohttp import web
 
+from engine.api import sign_in_files
 from engine.api.call import Call, Routes
-from engine.api.errors import OperationFailed, answer
+from engine.api.errors import OperationFailed, QueueAway, answer, message_of
 from engine.api.image_progress import PullLines, PushLines, is_here, status
 from engine.api.json_lines import JsonLines
 from engine.api.operations import check, steps, surely
@@ -25,7 +26,7 @@ from engine.models import Operation
 from engine.oci.platform import Platform
 from engine.oci.reference import Reference
 from engine.registry.auth import Credentials
-from engine.registry.credentials import hand_over, take_back
+from engine.registry.credentials import hand_over
 from engine.services import image_transfers, images, operations, registries
 from engine.services.orm import orm
 
@@ -48,6 +49,7 @@ async def pull(call: Call) -> web.StreamResponse:
     credentials = sign_in_of(call.request.headers.get("X-Registry-Auth", ""))
     auth = hand_over(call.config.run_dir, credentials) if credentials else ""
     lines = JsonLines(call)
+    failed: QuaysideError | None = None
     try:
         names = [name]
         if every:
@@ -56,13 +58,14 @@ async def pull(call: Call) -> web.StreamResponse:
         for one in names:
             updated |= await _pull_one(call, lines, one, platform=platform, auth=auth)
     except QuaysideError as error:
+        failed = error
         code, message = pull_error(name, error)
         if not lines.begun:
             return answer(code, message)
         await lines.fail(message)
         return await lines.end()
     finally:
-        take_back(call.config.run_dir, auth)
+        sign_in_files.done_with(call.config.run_dir, [auth], failed)
     what = "Downloaded newer image for" if updated else "Image is up to date for"
     shown = reference.familiar_name() if every else reference.familiar()
     await lines.send(status(f"Status: {what} {shown}"))
@@ -113,6 +116,7 @@ async def push(call: Call) -> web.StreamResponse:
     reference = Reference.parse(f"{name}:{tag}" if tag else name)
     auth = _auth(call)
     lines = JsonLines(call)
+    failed: QuaysideError | None = None
     try:
         await lines.send(status(f"The push refers to repository [{reference.repository}]"))
         try:
@@ -128,10 +132,15 @@ async def push(call: Call) -> web.StreamResponse:
         except QuaysideError as error:
             await lines.fail(error.message)
             return await lines.end()
-        async with Watch(lines, work):
-            return await _pushed(lines, work)
+        try:
+            async with Watch(lines, work):
+                return await _pushed(lines, work)
+        except QueueAway as error:
+            failed = error
+            await lines.fail(message_of(error))
+            return await lines.end()
     finally:
-        take_back(call.config.run_dir, auth)
+        sign_in_files.done_with(call.config.run_dir, [auth], failed)
 
 
 async def _pushed(lines: JsonLines, work: Operation) -> web.StreamResponse:

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from engine.api import pulls
 from engine.api.call import Call, Routes, reply
-from engine.api.errors import message_of
+from engine.api.errors import QueueAway, message_of
 from engine.api.image_progress import bar, status
 from engine.api.json_lines import JsonLines
 from engine.api.operations import check, ended, steps
@@ -64,9 +64,9 @@ async def _import(call: Call, source: str) -> web.StreamResponse:
     else:
         asked = partial(submit, address=source, via=pulls.VIA)
         work = await pulls.begun(lines, orm(asked, call.namespace, "", call.actor))
-        async with pulls.Watch(lines, work):
-            row = await _fetched(lines, work)
         try:
+            async with pulls.Watch(lines, work):
+                row = await _fetched(lines, work)
             check(row)
         except QuaysideError as error:
             if not lines.begun:
@@ -99,30 +99,41 @@ async def image_load(call: Call) -> web.StreamResponse:
     lines = JsonLines(call)
     key = await _received(call)
     work = await orm(image_transfers.image_load, call.namespace, key, call.actor)
+    try:
+        row = await _loaded(lines, work, quiet=call.flag("quiet"))
+    except QueueAway as error:
+        if not lines.begun:
+            raise
+        await lines.fail(message_of(error))
+        return await lines.end()
+    try:
+        check(row)
+    except QuaysideError as error:
+        # Of what the archive holds, as of a full disk on the way: always a line, as moby.
+        await lines.fail(message_of(error))
+        return await lines.end()
+    for name, before in row.result["renamed"]:
+        text = f"The image {name} already exists, renaming the old one with ID {before} to"
+        await lines.send({"stream": f"{text} empty string\n"})
+    for loaded in row.result["loaded"]:
+        names = [f"Loaded image: {name}\n" for name in loaded["names"]]
+        for text in names or [f"Loaded image ID: {loaded['id']}\n"]:
+            await lines.send({"stream": text})
+    return await lines.end()
+
+
+async def _loaded(lines: JsonLines, work: Operation, *, quiet: bool) -> Operation:
+    """The row at its end, its layers told on the way."""
     said: dict[str, int] = {}
     async for row in steps(work, lambda: lines.gone):
-        if not call.flag("quiet"):
-            for layer in row.progress.get("layers") or ():
-                if said.get(layer["digest"]) != layer["current"]:
-                    said[layer["digest"]] = layer["current"]
-                    id = layer["digest"].removeprefix("sha256:")[:12]
-                    await lines.send(bar("Loading layer", id, layer["current"], layer["total"]))
-        if row.is_open:
-            continue
-        try:
-            check(row)
-        except QuaysideError as error:
-            # Of what the archive holds, as of a full disk on the way: always a line, as moby.
-            await lines.fail(message_of(error))
-            return await lines.end()
-        for name, before in row.result["renamed"]:
-            text = f"The image {name} already exists, renaming the old one with ID {before} to"
-            await lines.send({"stream": f"{text} empty string\n"})
-        for loaded in row.result["loaded"]:
-            names = [f"Loaded image: {name}\n" for name in loaded["names"]]
-            for text in names or [f"Loaded image ID: {loaded['id']}\n"]:
-                await lines.send({"stream": text})
-    return await lines.end()
+        for layer in () if quiet else row.progress.get("layers") or ():
+            if said.get(layer["digest"]) != layer["current"]:
+                said[layer["digest"]] = layer["current"]
+                id = layer["digest"].removeprefix("sha256:")[:12]
+                await lines.send(bar("Loading layer", id, layer["current"], layer["total"]))
+        if not row.is_open:
+            return row
+    raise ConnectionResetError("the client has left")
 
 
 @routes.get("/images/get")

@@ -9,11 +9,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.box_site import BoxSite
+from tests.registry import PASSWORD, USER, push_image, running_registry, tar_of
+from tests.registry_faults import faulty_registry
 from tests.sockets import signed_in
 
 SECONDS = 20
@@ -143,6 +147,71 @@ def test_while_the_queue_is_away(box_site: BoxSite, docker: Cli, tmp_path: Path)
         following.close()
         attached.close()
     docker("rmi", "waited")
+
+
+def test_images_while_the_queue_is_away(box_site: BoxSite, docker: Cli, tmp_path: Path) -> None:
+    """What is sent or fetched waits, with its sign-in, and docker says so; what is here goes out;
+    what a worker has begun ends."""
+    with (
+        running_registry(tmp_path, "basic") as registry,
+        faulty_registry(registry.address) as slow,
+        ExitStack() as after,
+    ):
+        push_image(registry, "mine", layers=[tar_of({"mine": b"0"})])
+        push_image(registry, "one", layers=[tar_of({"one": b"1"})])
+        push_image(registry, "big", layers=[tar_of({"big": os.urandom(1 << 20)})])
+        here, there = registry.address, slow.address
+        for address in (here, there):
+            docker("login", "-u", USER, "--password-stdin", address, text=PASSWORD)
+        docker("pull", "-q", f"{here}/mine")
+        docker("tag", f"{here}/mine", f"{here}/pushed")
+        docker("save", "-o", str(tmp_path / "mine.tar"), f"{here}/mine")
+        tar = tmp_path / "root.tar"
+        tar.write_bytes(tar_of({"sent": b"by import"}))
+        (tmp_path / "Dockerfile").write_text(f"FROM {here}/one\n")
+        slow.rule("/blobs/", rate=64 << 10)
+        begun = docker.beside("pull", f"{there}/big")
+        after.callback(begun.close)
+        until(lambda: slow.requests("/blobs/"))  # in the middle of its first
+        box_site.site.supervisorctl("stop", "redis")
+        try:
+            waits = (
+                ("pull", f"{here}/one"),
+                ("pull", "-q", f"{here}/one"),
+                ("pull", "-a", f"{here}/one"),
+                ("load", "-i", str(tmp_path / "mine.tar")),
+                ("load", "-q", "-i", str(tmp_path / "mine.tar")),
+                ("push", f"{here}/pushed"),
+                ("import", str(tar), "sent"),
+                ("build", "-t", "sent:too", str(tmp_path)),
+            )
+            with ThreadPoolExecutor(len(waits)) as pool:
+                for words, said in zip(
+                    waits, pool.map(lambda words: docker(*words, code=1), waits), strict=True
+                ):
+                    assert AWAY.search(said), (words, said)
+            docker("save", "-o", str(tmp_path / "again.tar"), f"{here}/mine")
+            assert (tmp_path / "again.tar").read_bytes() == (tmp_path / "mine.tar").read_bytes()
+            slow.clear()
+            assert begun.process.wait(SECONDS) == 0
+            begun.says(b"Status: Downloaded newer image for")
+        finally:
+            box_site.site.supervisorctl("start", "redis")
+        until(lambda: box_site.call("result = not Operation.objects.open().exists()"))
+        failed = box_site.call(
+            "result = [o.error for o in Operation.objects.filter(kind__startswith='image.')"
+            " if o.state != 'done']"
+        )
+        assert not failed
+        assert {"latest", "too"} == set(
+            docker("images", "--format", "{{.Tag}}", "sent").splitlines()
+        )
+        # Somebody's password stays no longer than it is needed.
+        until(lambda: not list((box_site.site.home / "run" / "auth").iterdir()))
+        docker("rmi", f"{here}/pushed")
+        assert "Status: " in docker("pull", f"{here}/pushed")
+        names = docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+        docker("rmi", *(name for name in names if name != "box:latest"))
 
 
 async def test_a_run_is_on_the_dashboard_at_once_and_the_other_way_round(
