@@ -96,21 +96,21 @@ async def start(call: Call) -> web.Response:
 
 async def _started(container: Container, operation: Operation, actor: str) -> None:
     try:
-        await _runs(container, operation)
+        await runs(container, operation)
     except OperationFailed as error:
         if container.settings.get("auto_remove"):
             await _remove_after(container, actor)
         raise in_runcs_words(error) from error
 
 
-async def _runs(container: Container, start: Operation) -> None:
+async def runs(container: Container, start: Operation) -> None:
     """Until it runs, which is a moment before the operation has ended. Raises as `ended`."""
     before = container.started_at
 
-    def runs() -> bool:
+    def begun() -> bool:
         return Container.objects.filter(pk=container.pk).exclude(started_at=before).exists()
 
-    await ended_or(start, runs, topic(Kind.CONTAINER, container.pk))
+    await ended_or(start, begun, topic(Kind.CONTAINER, container.pk))
 
 
 def _first_size(container: Container) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -18,8 +19,9 @@ from aiohttp import web
 from engine.api import execs, keys, sizes
 from engine.api.binds import refuse_unread
 from engine.api.call import Call, Routes, reply
+from engine.api.containers import runs
 from engine.api.conversation import Left, Terms, converse
-from engine.api.errors import message_of
+from engine.api.errors import OperationFailed, QueueAway, message_of
 from engine.api.execs import Asked
 from engine.api.fields import Fields
 from engine.api.frames import Format, frame
@@ -31,7 +33,7 @@ from engine.containers.exec import Exec, ExecRequest, Execs
 from engine.errors import Conflict, InvalidInput, PolicyDenied, QuaysideError, WrongState
 from engine.models import Container
 from engine.runtime import cgroups
-from engine.services.containers import find_container
+from engine.services.containers import container_starting, find_container
 from engine.services.orm import orm
 from engine.services.work.host import host
 
@@ -51,6 +53,8 @@ async def create(call: Call) -> web.Response:
     container = await orm(find_container, call.namespace, call.path("id"))
     if not command:
         raise InvalidInput("No exec command specified")
+    if not container.is_up:
+        container = await _begun(call, container)
     _must_run(container, call.path("id"))
     privileged = body.flag("Privileged")
     if privileged and not Ceiling.load(call.config.home / "ceiling.json").privileged:
@@ -253,6 +257,14 @@ def _failure(asked: Asked, error: QuaysideError) -> str:
     if error.context.get("field") == "user":
         return error.message  # moby's own sentence, without our hint
     return message_of(error)
+
+
+async def _begun(call: Call, container: Container) -> Container:
+    """Behind a start on its way, as engine.services.work.behind has it: as it is then."""
+    if start := await orm(container_starting, container):
+        with suppress(OperationFailed, QueueAway):  # then it does not run
+            await runs(container, start)
+    return await orm(find_container, call.namespace, container.uid)
 
 
 def _must_run(container: Container, name: str) -> None:

@@ -66,15 +66,17 @@ async def test_each_waits_for_the_start_and_then_ends_it(box_site: BoxSite) -> N
     by_api = [box_site.command("sleep", "600", start=False) for _ in range(3)]
     by_page = [box_site.command("sleep", "600", start=False) for _ in range(2)]
     pauses = box_site.command("sleep", "600", start=False)
+    executes = box_site.command("sleep", "600", start=False)
     verbs = ["kill", "stop", "pause", "kill", "stop", "pause"]
     boxes = [*by_api, *by_page, pauses]
     async with signed_in(box_site.url) as person:
         with ExitStack() as holding:
-            for box in boxes:
+            for box in (*boxes, executes):
                 holding.enter_context(held(box_site, box))
                 ask(box_site, "start", box)
-            for box in boxes:
+            for box in (*boxes, executes):
                 await eventually(at_work(box_site, box, "start"))
+            execution = asyncio.create_task(asyncio.to_thread(api.exec, executes.uid, "true"))
             paths = ("kill", "stop?t=0", "pause")
             asked = [
                 asyncio.create_task(asyncio.to_thread(api.post, f"/containers/{box.uid}/{path}"))
@@ -86,7 +88,8 @@ async def test_each_waits_for_the_start_and_then_ends_it(box_site: BoxSite) -> N
             ask(box_site, "pause", pauses)
             for box, verb in zip(boxes, verbs, strict=True):
                 await eventually(at_work(box_site, box, "start", verb))
-            assert not any(task.done() for task in asked)
+            assert not any(task.done() for task in (*asked, execution))
+    assert await execution
     assert [answer.status for answer in await asyncio.gather(*asked)] == [204, 204, 204]
     for box, verb in zip(boxes, verbs, strict=True):
         if verb != "pause":

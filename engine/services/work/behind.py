@@ -26,7 +26,10 @@ def begun(container: Container, args: dict[str, Any]) -> Container:
     if "behind" not in args or container.is_up:
         return container
     deadline = time.monotonic() + _QUEUED_SECONDS
-    start = Operation.objects.filter(pk=int(args["behind"]))
+    # A row may hold anything: nothing but a start of this one is waited for.
+    start = Operation.objects.filter(
+        pk=int(args["behind"]), target=str(container.pk), kind__in=_STARTS
+    )
     while (state := start.values_list("state", flat=True).first()) in _OPEN:
         if state == Operation.State.RUNNING:
             # Held by the start nearly all of its time: this is where it is waited for.
@@ -43,4 +46,5 @@ def begun(container: Container, args: dict[str, Any]) -> Container:
     return container
 
 
+_STARTS = (Operation.Kind.CONTAINER_START, Operation.Kind.CONTAINER_RESTART)
 _OPEN = (Operation.State.QUEUED, Operation.State.RUNNING)
