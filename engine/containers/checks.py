@@ -222,6 +222,11 @@ def _check_log(host: HostOptions) -> None:
             raise InvalidInput(
                 f"the log opt {option} is no regular expression: {value}", field="log"
             ) from error
+    if host.log.options.get("compress", "false") not in ("false", "0", "f", "F", "FALSE", "False"):
+        raise Unsupported(
+            "logs are not compressed: the log opt compress is not supported",
+            hint="leave it out; max-size and max-file keep a log small",
+        )
     limits_of(host.log)
 
 

@@ -108,6 +108,7 @@ def test_moby_says_what_is_wrong(host: HostOptions, words: str) -> None:
         HostOptions(cgroup_parent="/x"),
         HostOptions(userns_mode="keep-id"),
         HostOptions(log=LogConfig("syslog")),
+        HostOptions(log=LogConfig("local", {"compress": "true"})),
     ],
 )
 def test_what_is_not_there_is_told(host: HostOptions) -> None:
