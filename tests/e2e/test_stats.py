@@ -49,3 +49,4 @@ def test_figures_come_stop_and_come_again_and_a_limit_shows(someone: Visitor) ->
     pages.eventually(
         lambda: 0 < float(figure(page, "cpu").strip("%–") or 0) < 40, what="a fifth of a processor"
     )
+    pages.stop(page)  # it would be busy beside all other tests
