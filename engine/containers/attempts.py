@@ -127,25 +127,31 @@ class Attempt:
 
     def exit(self) -> Exit | None:
         """None while it has not ended, or ended without a word and was not cleaned up yet."""
-        values = read_json(self.folder / "finished.json")
-        if values is not None:
-            return Exit(
-                values["code"],
-                datetime.fromisoformat(values["finished_at"]),
-                values["lost"],
-                values["oom"],
-            )
+        if (known := self._finished()) is not None:
+            return known
         file = self.folder / self.id
         try:
             code = int(file.read_text())
             when = datetime.fromtimestamp(file.stat().st_mtime, UTC)
         except (FileNotFoundError, ValueError):
-            return None
+            # Its clean-up may have come between the two looks.
+            return self._finished()
         started = self.started()
         if started is not None:
             # A file's time is that of the kernel's last tick, up to 10 ms behind the clock.
             when = max(when, started.started_at)
         return Exit(code, when)
+
+    def _finished(self) -> Exit | None:
+        values = read_json(self.folder / "finished.json")
+        if values is None:
+            return None
+        return Exit(
+            values["code"],
+            datetime.fromisoformat(values["finished_at"]),
+            values["lost"],
+            values["oom"],
+        )
 
     @property
     def finished(self) -> bool:

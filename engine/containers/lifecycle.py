@@ -230,8 +230,6 @@ class Containers:
         attempts = directory.attempts()
         for generation in attempts:
             self.finish(id, generation)
-        # Without settings it is no container any more, whatever of it is left.
-        directory.settings.unlink(missing_ok=True)
         self._snapshots.unmount(directory.rootfs)
         self._snapshots.remove(directory.snapshot)
         for folder in attempts.values():
@@ -241,8 +239,10 @@ class Containers:
             for entry in directory.path.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
-                elif entry.name != "lock":
+                elif entry.name not in ("lock", directory.settings.name):
                     entry.unlink()
+            # Last: as long as anything is left, `list_on_disk` has it, for its row may be gone.
+            directory.settings.unlink(missing_ok=True)
 
     def observe(self, id: str) -> Observed:
         """The newest start as disk and processes show it. Raises NotFound."""

@@ -11,7 +11,6 @@ from engine import publish
 from engine.containers import health
 from engine.containers.attempts import LOST_CODE, Exit
 from engine.containers.layout import ContainerDir
-from engine.containers.plumbing import beside
 from engine.containers.readers import wait_read
 from engine.errors import SupervisorLost
 from engine.events import Kind
@@ -28,7 +27,7 @@ State = Container.State
 def record_exit(uid: str, generation: int) -> None:
     """Write down that this start has ended, then clean up after it. Idempotent.
 
-    The row is written beside the clean-up: whoever waits for the exit need not wait for that.
+    The row comes first: whoever waits for the exit need not wait for the clean-up.
     """
     with ContainerDir(host().config, uid).lock():
         container = Container.objects.select_related("namespace").filter(uid=uid).first()
@@ -40,8 +39,8 @@ def record_exit(uid: str, generation: int) -> None:
 def record_locked(container: Container) -> None:
     """`record_exit` of the row's own start. The caller holds the directory's lock."""
     ended = host().containers.exit_of(container.uid, container.generation)
-    with beside(lambda: host().containers.finish(container.uid, container.generation)):
-        _write(container, ended)
+    _write(container, ended)
+    host().containers.finish(container.uid, container.generation)
     # Not only where this has changed the row: engined may have been lost since that was written.
     removes = (
         container.settings.get("auto_remove") and container.generation and not _restarts(container)
