@@ -20,6 +20,7 @@ from engine.config import EngineConfig
 from engine.containers.attempts import LOST_CODE, Attempt, Exit
 from engine.containers.config import process_spec
 from engine.containers.layout import ContainerDir
+from engine.containers.remains import DEATH_SECONDS, outlast
 from engine.containers.settings import ContainerSettings
 from engine.errors import NotFound, RuntimeFailed, WrongState
 from engine.runtime import conmon, freezer
@@ -28,8 +29,6 @@ from engine.runtime.oci_runtime import OCIRuntime, command_error
 from engine.runtime.processes import ProcessRef
 from engine.runtime.spec import build_process
 from engine.runtime.users import resolve_user
-
-_DEATH_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +155,11 @@ class Execs:
         """Kill it if it runs, its conmon too when that does not leave. Idempotent."""
         supervisor, init = which.attempt.processes()
         if init is not None and init.send(signals.SIGKILL):
-            init.wait(_DEATH_SECONDS)
+            init.wait(DEATH_SECONDS)
         if which.attempt.started() is None:
-            which.attempt.end_strays(_DEATH_SECONDS)
-        elif supervisor is not None and not supervisor.wait(_DEATH_SECONDS):
-            supervisor.send(signals.SIGKILL)
-            supervisor.wait(_DEATH_SECONDS)
+            which.attempt.end_strays(DEATH_SECONDS)
+        elif supervisor is not None:
+            outlast(supervisor)
 
     def remove(self, which: Exec) -> None:
         """End it and forget it, its log too. Idempotent."""

@@ -48,6 +48,7 @@ class Remains:
             outlast(supervisor)
 
     def clear(self, directory: ContainerDir) -> None:
+        """Runtime, network, mounts and cgroup of what has ended. Raises what its parts raise."""
         with beside(lambda: self._release(directory.id)):
             self._runtime.purge(directory.id)
             self._snapshots.unmount(directory.rootfs)

@@ -144,6 +144,7 @@ class Starter:
 
 @contextmanager
 def room(id: str) -> Iterator[None]:
+    """A full disk met in the block is NoSpace with the container's name."""
     try:
         yield
     except OSError as error:
