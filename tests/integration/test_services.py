@@ -102,6 +102,27 @@ def test_a_removal_killed_between_its_folder_and_its_row_is_ended(node: Namespac
     assert not Container.objects.filter(pk=container.pk).exists()
 
 
+def test_a_removal_killed_after_its_rows_leaves_nothing(
+    node: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    container = run(node, "true")
+    assert ended(container) == 0
+    eventually(lambda: reconcile() == [])
+    uid = container.uid
+    exits = ContainerDir(settings.ENGINE, uid).exits(1)
+    container.delete()
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("engine.containers.lifecycle.shutil.rmtree", killed)
+        host().containers.remove(uid)
+    assert exits.exists()
+    assert reconcile() == [f"container {uid[:12]} without a row removed"]
+    assert not exits.exists() and uid not in host().containers.list_on_disk()
+
+
 def test_containers_of_one_image_do_not_see_each_other(node: Namespace) -> None:
     first = run(node, "sh", "-c", "echo mine > /data; cat /data", name="first")
     assert ended(first) == 0
